@@ -46,6 +46,7 @@ _WAN_ADDITIONS = (
     "above_model",
     "upscaler",
     "keep_seen",
+    "tiny_decoder",
 )
 # Engines whose masks stay as they are drawn, unless a shot says otherwise: wan was trained with such masks.
 UNCLEANED_ENGINES: tuple[EngineName, ...] = ("wan",)

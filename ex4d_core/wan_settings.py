@@ -15,7 +15,7 @@ MAX_LORAS = 8
 MAX_ADAPTER_NAME = 151
 
 Precision = Literal["bf16", "fp8", "float32"]
-WanPreset = Literal["standard", "ex4d-reference", "quality", "fast", "draft"]
+WanPreset = Literal["standard", "ex4d-reference", "quality", "fast", "draft", "live"]
 Conditioning = Literal["original", "known"]
 AboveModel = Literal["generate", "enlarge"]
 
@@ -58,20 +58,29 @@ _TRUE_START: dict[str, Any] = {
     "above_model": "enlarge",
     "upscaler": ANY_UPSCALER,
 }
+_FOUR_STEPS: dict[str, Any] = {
+    "loras": ({"name": STEP_DISTILLED_LORA},),
+    "steps": 4,
+    "guidance": 1.0,
+    "fp8_attention": True,
+}
 # How each preset differs from the defaults of `WanSettings`, which are EX-4D's own except for the arithmetic. Takes of
 # version 0.1 have the preset "ex4d-reference" with the arithmetic of "standard"; made again, they keep it.
 WAN_PRESETS: dict[WanPreset, dict[str, Any]] = {
     "standard": _TRUE_START,
     "ex4d-reference": {"precision": "bf16"},
     "quality": {**_TRUE_START, "lead_in": 12, "max_pixels": MODEL_PIXELS, "window": 81, "overlap": 13, "steps": 40},
-    "fast": {
-        **_TRUE_START,
-        "loras": ({"name": STEP_DISTILLED_LORA},),
-        "steps": 4,
-        "guidance": 1.0,
-        "fp8_attention": True,
-    },
+    "fast": {**_TRUE_START, **_FOUR_STEPS},
     "draft": {**_TRUE_START, "max_pixels": 384 * 384, "steps": 15, "tea_cache": 0.2, "fp8_attention": True},
+    # What `live_draft` asks for, while the camera moves.
+    "live": {
+        **_TRUE_START,
+        **_FOUR_STEPS,
+        "lead_in": 0,
+        "max_pixels": 512 * 288,
+        "upscaler": BICUBIC,
+        "tiny_decoder": True,
+    },
 }
 DEFAULT_PRESET: WanPreset = "standard"
 # What a preview keeps for the final that is made of it; the rest comes from that final's preset.
@@ -185,6 +194,7 @@ class WanSettings(Settings):
             the ending; or "auto", which takes the first file there, and else "bicubic".
         keep_seen: show the footage's own pixels where the render has them, over the generated picture; never with the
             preset "ex4d-reference".
+        tiny_decoder: decode with the tiny decoder TAEW 2.1 instead of the VAE, where its file is there; for drafts.
 
     Raises:
         RequestError: a field of the wrong type or out of range.
@@ -271,6 +281,9 @@ class WanSettings(Settings):
     ] = BICUBIC
     keep_seen: Annotated[
         bool, Option("show the footage's own pixels where it was seen, over the generated picture")
+    ] = False
+    tiny_decoder: Annotated[
+        bool, Option("decode with TAEW 2.1 where 'ex4d models fetch tiny_decoder' has fetched it; for drafts")
     ] = False
 
     def __post_init__(self) -> None:

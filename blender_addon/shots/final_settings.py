@@ -51,10 +51,11 @@ _PRESET_TEXTS = {
     "quality": ("Quality", "Images of 832x480 pixels at most, longer windows and 40 steps: slow, for large GPUs"),
     "fast": ("Fast", "4 steps with a distilled LoRA, which the backend must have"),
     "draft": ("Draft", "Small images and few steps, to try out prompts and seeds"),
+    "live": ("Live", "4 steps at 512x288 pixels at most, as Watch shows while the camera moves"),
 }
 # What .blend files store: the first four are those of version 0.1.
 _PRESET_NUMBERS = {
-    name: number for number, name in enumerate(("ex4d-reference", "quality", "fast", "draft", "standard"))
+    name: number for number, name in enumerate(("ex4d-reference", "quality", "fast", "draft", "standard", "live"))
 }
 _PRESET_ITEMS = tuple((name, *_PRESET_TEXTS[name], "NONE", _PRESET_NUMBERS[name]) for name in WAN_PRESETS)
 _LEAD_IN_ITEMS = tuple((str(frames), str(frames) if frames else "Off", "", "NONE", frames) for frames in LEAD_INS)

@@ -8,6 +8,7 @@ toy size, which only shows that it runs.
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -21,10 +22,15 @@ import numpy as np
 import torch
 
 from bench import PARTS
+from bench.decoding import measure_decoding
+from bench.files import measure_files
+from bench.live import measure_live
+from bench.loading import measure_cold_starts, measure_switches
 from bench.measuring import Row, median_seconds, wait_for_gpu
 from bench.passes import Case, measure_passes, measure_rates, minimum_seconds, relative_l2
 from bench.random_weights import write_models
 from ex4d.generation.engine import GenerationProgress
+from ex4d.generation.wan.encode_cache import encodes
 from ex4d.generation.wan.loaded_networks import LoadedNetworks, networks_for
 from ex4d.generation.wan.network_choice import NetworkChoice
 from ex4d.generation.wan.networks import load_image_encoder, load_vae
@@ -38,14 +44,21 @@ TARGETS = {"job": 2.3, "fast": 5.0}
 CAPS = (24, 12)
 
 
-def measure_generation(folder: Path | None = None, parts: Sequence[str] = PARTS) -> Iterator[Row]:
+def measure_generation(
+    folder: Path | None = None, parts: Sequence[str] = PARTS, gigabytes: float = 0.0
+) -> Iterator[Row]:
     """Yield all rows, each as soon as it is measured.
 
     Args:
         folder: where the random weights are written (52 GB on a GPU machine) and removed again; a temporary one by
             default.
         parts: of `PARTS`.
+        gigabytes: see `measure_cold_starts`.
     """
+    if "files" in parts:
+        yield from measure_files()
+        if set(parts) == {"files"}:
+            return
     case = Case.of_this_machine()
     size = f"{case.frames} frames, {case.side}x{case.side}, {case.tokens:,} tokens"
     yield Row("case", "14B" if case.on_gpu else "toy", f"{size}, random weights")
@@ -54,6 +67,12 @@ def measure_generation(folder: Path | None = None, parts: Sequence[str] = PARTS)
     with tempfile.TemporaryDirectory(prefix="ex4d-bench-", dir=folder) as place, mock.patch.dict(os.environ):
         # An empty cache, so that no earlier run makes this one faster.
         os.environ["XDG_CACHE_HOME"] = str(Path(place) / "cache")
+        if "cold" in parts:
+            cold = Path(place) / "cold"
+            yield from measure_cold_starts(case, cold, _shot(case), gigabytes)
+            shutil.rmtree(cold)
+        if set(parts) == {"cold"}:
+            return
         started = time.perf_counter()
         models = write_models(Path(place) / "models", full_size=case.on_gpu, device=case.device)
         yield Row("weights written", f"{time.perf_counter() - started:.0f} s", "not part of any job")
@@ -68,6 +87,12 @@ def measure_generation(folder: Path | None = None, parts: Sequence[str] = PARTS)
             yield from _memory_modes(case, models)
         if "gpus" in parts:
             yield from _several_gpus(case, models)
+        if "decode" in parts:
+            yield from measure_decoding(case, models)
+        if "live" in parts:
+            yield from measure_live(case, models)
+        if "switch" in parts:
+            yield from measure_switches(case, models)
 
 
 def _limits(case: Case) -> Iterator[Row]:
@@ -110,7 +135,8 @@ class _TimedEngine(WanEngine):
             self.steps.append(time.perf_counter())
 
     def run(self, frames: list[RenderedFrame]) -> dict[str, float]:
-        """Return the seconds of encode, denoise, decode, and in total."""
+        """Return the seconds of encode, denoise, decode, and in total; what an earlier job encoded is forgotten."""
+        encodes.clear()
         wait_for_gpu()
         started = time.perf_counter()
         count = sum(1 for _ in self.generate(frames, count=len(frames), on_progress=self._record))

@@ -28,7 +28,7 @@ def test_every_memory_mode_gives_the_same_video(toy_models, mode):
     plain = list(engine.generate(shot()))
     networks = LoadedNetworks(engine.networks.choice, mode)
     assert np.array_equal(plain, list(WanEngine(engine.settings, networks).generate(shot())))
-    assert bool(networks._encoders) == (mode == "resident")
+    assert bool(networks._kept.encoders) == (mode == "resident")
 
 
 def test_the_text_encoder_is_loaded_once_for_both_prompts_and_unloaded(toy_models):

@@ -178,6 +178,8 @@ def ran_out(tmp_path, monkeypatch) -> Path:
     paths = [str(tmp_path), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
     monkeypatch.setenv("RAN_OUT", str(tmp_path / "ran_out"))
+    # Without other choices' networks, which would be given up first.
+    monkeypatch.setattr("ex4d.generation.wan.loaded_networks._last", None)
     return tmp_path / "ran_out"
 
 
@@ -213,6 +215,7 @@ def test_fp8_scales_are_shared_by_all_ranks(two, wide_models):
 def test_work_for_other_ranks_is_sent_as_plain_data(toy_models):
     """Equal prompts share memory; and a stream that breaks off has no work."""
     choice = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", MachineSettings(toy_models)).networks.choice
+    assert choice.converted is not None
     text = torch.randn(1, 20, 32)
     inputs = [torch.randn(shape) for shape in ((1, 32, 3, 4, 6), (1, 20, 3, 4, 6), (1, 257, 1280))]
     conditioning = WindowConditioning(text, text, *inputs)

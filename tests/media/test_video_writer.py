@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from ex4d.media import MediaError, VideoWriter, probe, read_frames, read_metadata
+from ex4d.media import BackgroundVideoWriter, MediaError, VideoWriter, probe, read_frames, read_metadata
 
 PATCHES = [
     (255, 0, 0),
@@ -117,10 +117,26 @@ def test_texts_come_back(tmp_path):
     assert read_metadata(tmp_path / "take.mp4") == texts
 
 
-def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
+@pytest.fixture(params=[VideoWriter, BackgroundVideoWriter])
+def writer(request) -> type[VideoWriter]:
+    """Errors leave the same behind whichever thread encodes."""
+    return request.param
+
+
+def test_a_thread_writes_the_same_file(tmp_path):
+    random = np.random.default_rng(0)
+    images = [random.integers(0, 255, (48, 64, 3), dtype=np.uint8) for _ in range(30)]
+    for name, kind in (("here.mp4", VideoWriter), ("thread.mp4", BackgroundVideoWriter)):
+        with kind(tmp_path / name, 64, 48, 24, metadata={"title": "dusk"}) as video:
+            for image in images:
+                video.write(image)
+    assert (tmp_path / "thread.mp4").read_bytes() == (tmp_path / "here.mp4").read_bytes()
+
+
+def test_an_error_leaves_the_old_file_and_nothing_else(writer, tmp_path):
     path = tmp_path / "take.mp4"
     path.write_bytes(b"the take before")
-    with pytest.raises(OSError, match="camera on fire"), VideoWriter(path, 64, 48, 24) as video:
+    with pytest.raises(OSError, match="camera on fire"), writer(path, 64, 48, 24) as video:
         for _ in range(50):
             video.write(patches(64, 48))
         assert (tmp_path / "take.mp4.partial").exists()
@@ -129,8 +145,8 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
     assert os.listdir(tmp_path) == ["take.mp4"]
 
 
-def test_a_finished_video_is_named_when_its_block_ends_well(tmp_path):
-    with VideoWriter(tmp_path / "a.mp4", 64, 48, 24) as video:
+def test_a_finished_video_is_named_when_its_block_ends_well(writer, tmp_path):
+    with writer(tmp_path / "a.mp4", 64, 48, 24) as video:
         video.write(patches(64, 48))
         video.finish()
         assert os.listdir(tmp_path) == ["a.mp4.partial"]
@@ -138,41 +154,41 @@ def test_a_finished_video_is_named_when_its_block_ends_well(tmp_path):
             video.write(patches(64, 48))
     assert os.listdir(tmp_path) == ["a.mp4"] and probe(tmp_path / "a.mp4").frames == 1
     (tmp_path / "a.mp4").unlink()
-    with pytest.raises(OSError, match="its neighbour failed"), VideoWriter(tmp_path / "a.mp4", 64, 48, 24) as video:
+    with pytest.raises(OSError, match="its neighbour failed"), writer(tmp_path / "a.mp4", 64, 48, 24) as video:
         video.write(patches(64, 48))
         video.finish()
         raise OSError("its neighbour failed")
     assert os.listdir(tmp_path) == []
 
 
-def test_a_wrong_frame_is_refused_by_number(tmp_path):
+def test_a_wrong_frame_is_refused_by_number(writer, tmp_path):
     wrong_size = pytest.raises(ValueError, match="frame 1 is 32x48: the video is 64x48")
-    with wrong_size, VideoWriter(tmp_path / "a.mp4", 64, 48, 24) as video:
+    with wrong_size, writer(tmp_path / "a.mp4", 64, 48, 24) as video:
         video.write(patches(64, 48))
         video.write(patches(32, 48))
     assert os.listdir(tmp_path) == []
 
 
-def test_a_video_without_frames_is_an_error(tmp_path):
-    with pytest.raises(MediaError, match="no frame was written"), VideoWriter(tmp_path / "a.mp4", 64, 48, 24):
+def test_a_video_without_frames_is_an_error(writer, tmp_path):
+    with pytest.raises(MediaError, match="no frame was written"), writer(tmp_path / "a.mp4", 64, 48, 24):
         pass
     assert os.listdir(tmp_path) == []
 
 
-def test_a_missing_folder_is_named(tmp_path):
+def test_a_missing_folder_is_named(writer, tmp_path):
     path = tmp_path / "nowhere" / "a.mp4"
-    with pytest.raises(MediaError, match=r"the folder .*nowhere does not exist"), VideoWriter(path, 64, 48, 24):
+    with pytest.raises(MediaError, match=r"the folder .*nowhere does not exist"), writer(path, 64, 48, 24):
         pass
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's always-full device")
 @pytest.mark.parametrize("frames", [1, 400])  # the disk is found full while closing, or while writing
-def test_a_full_disk_is_said_so_and_nothing_is_left(tmp_path, frames):
+def test_a_full_disk_is_said_so_and_nothing_is_left(writer, tmp_path, frames):
     # The unfinished file is a link to a device on which the kernel refuses every write with "no space left".
     (tmp_path / "take.mp4.partial").symlink_to("/dev/full")
     random = np.random.default_rng(0)
     disk_full = pytest.raises(MediaError, match=r"take.mp4: the disk is full.*Free some space")
-    with disk_full, VideoWriter(tmp_path / "take.mp4", 64, 48, 24) as video:
+    with disk_full, writer(tmp_path / "take.mp4", 64, 48, 24) as video:
         for _ in range(frames):
             video.write(random.integers(0, 255, (48, 64, 3), dtype=np.uint8))
     assert os.listdir(tmp_path) == []

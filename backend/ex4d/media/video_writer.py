@@ -131,8 +131,7 @@ class VideoWriter:
 
     def write(self, frame: np.ndarray) -> None:
         """Append one frame: (H, W, 3) uint8 sRGB, (H, W) uint8 gray or (H, W) bool mask."""
-        if self._container is None:
-            raise ValueError("VideoWriter.write() works only inside the with block and before finish()")
+        container = self._require_open()
         rgb = as_rgb(frame)
         if rgb.shape[:2] != (self._height, self._width):
             height, width = rgb.shape[:2]
@@ -140,9 +139,14 @@ class VideoWriter:
         image = self._converter.frame(rgb)
         image.pts, image.time_base = self.frames, 1 / self._fps
         with translate_write_errors(self.path):
-            self._container.mux(self._stream.encode(image))
+            container.mux(self._stream.encode(image))
         self.frames += 1
         self._mux_sound()
+
+    def _require_open(self) -> OutputContainer:
+        if self._container is None:
+            raise ValueError("VideoWriter.write() works only inside the with block and before finish()")
+        return self._container
 
     def finish(self) -> None:
         """Complete the partial file; the end of the `with` block then only renames it.

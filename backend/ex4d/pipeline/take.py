@@ -17,9 +17,8 @@ from ex4d.devices import Devices
 from ex4d.generation import EngineState, GenerationProgress, ProgressCallback, create_engine
 from ex4d.generation.frame_strides import fill_between, generated_places
 from ex4d.machine import MachineSettings
-from ex4d.media import Sound, VideoWriter, read_png, read_png_metadata, sound_of
-from ex4d.media.media_errors import translate_write_errors
-from ex4d.media.png import png_bytes
+from ex4d.media import BackgroundVideoWriter, Sound, VideoWriter, read_png, read_png_metadata, sound_of
+from ex4d.pipeline.frame_files import FrameFiles, StateAfterFrames, write_for_sink
 from ex4d.pipeline.keep_seen import FootageKeeper, gains_of_frame
 from ex4d.pipeline.provenance import MADE_BY, generated_at, made_by
 from ex4d.pipeline.render import nothing_seen_note, render_shot, shows_nothing
@@ -116,13 +115,18 @@ def generate_take(
             camera.save(work_folder / "camera.npz")
             sink.file("camera.npz", work_folder / "camera.npz")
 
+    def deliver(index: int, path: Path) -> None:
+        announce()
+        sink.frame(index, path)
+        sink.progress(engine.name, index + 1, len(camera))
+
     settings = request.settled_render
     names = ["color.mp4", "mask.mp4", *([REMEMBERED_FILE] if settings.remember else []), "take.mp4"]
     with ExitStack() as opened:
         sounds = {"take.mp4": _sound_of(scene, request)}
         movies = {
             name: opened.enter_context(
-                VideoWriter(
+                BackgroundVideoWriter(
                     work_folder / name,
                     camera.width,
                     camera.height,
@@ -135,6 +139,8 @@ def generate_take(
             for name in names
         }
         take = movies["take.mp4"]
+        files = opened.enter_context(FrameFiles(deliver, {"ex4d_engine": engine.name}))
+        state = state and StateAfterFrames(state, files)
         # Several devices are for the engine; the first one renders.
         how = {"source_frames": start.shown, "machine": machine}
         rendered = render_shot(scene, start.camera, settings, **how, device=Devices.parse(device).first, note=note)
@@ -149,7 +155,7 @@ def generate_take(
         if done < len(camera):
             watched = recorded if keeper is None else keeper.watch(recorded, start.hidden)
             chosen = _chosen(watched, start.hidden, places)
-            on_progress = _progress_callback(sink, work_folder, announce)
+            on_progress = _progress_callback(sink, work_folder, announce, files)
             generate = partial(
                 engine.generate, chosen, count=start.hidden + len(places), on_progress=on_progress, state=state
             )
@@ -158,14 +164,12 @@ def generate_take(
         else:
             images = iter(())
         for index, image in enumerate(images, start=done):
-            path, told_of_frame = work_folder / frame_file_name(index), {}
+            told_of_frame = {}
             if keeper is not None:
                 image, told_of_frame = keeper.finish(index, image)
-            _write_for_sink(path, image, {"ex4d_engine": engine.name, **told_of_frame})
+            files.write(index, work_folder / frame_file_name(index), image, told_of_frame)
             take.write(image)
-            announce()
-            sink.frame(index, path)
-            sink.progress(engine.name, index + 1, len(camera))
+        files.deliver_all()
         for _ in recorded:  # the rest of colour and mask, which no engine has asked for
             pass
 
@@ -184,21 +188,18 @@ def _finished_image(path: Path, request: ShotRequest) -> np.ndarray:
     return image
 
 
-def _write_for_sink(path: Path, image: np.ndarray, metadata: Mapping[str, str] | None = None) -> None:
-    """Write a PNG into the work folder, where nothing has to last: the sink puts it on disk, once, under its name."""
-    with translate_write_errors(path):
-        path.write_bytes(png_bytes(image, metadata))
-
-
-def _progress_callback(sink: TakeSink, work_folder: Path, announce: Callable[[], None]) -> ProgressCallback:
+def _progress_callback(
+    sink: TakeSink, work_folder: Path, announce: Callable[[], None], files: FrameFiles
+) -> ProgressCallback:
     """Passes an engine's steps on to a sink; with the first estimate the take is announced."""
 
     def on_progress(step: GenerationProgress) -> None:
+        files.deliver_ready()  # the last frames of a window, which no further frame follows soon
         sink.progress(stage_with_eta(step.stage, step.eta_seconds), step.done, step.total)
         if step.image is not None:
             announce()
             path = work_folder / "estimate.png"
-            _write_for_sink(path, step.image)
+            write_for_sink(path, step.image)
             sink.estimate(step.done, path)
 
     return on_progress

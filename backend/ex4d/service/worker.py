@@ -40,6 +40,7 @@ from ex4d.service.stored_inputs import open_scene, scene_inputs, verify_inputs
 from ex4d.service.users import user_folder
 from ex4d_core.errors import is_expected, user_message
 from ex4d_core.reconstruction import ReconstructionRequest
+from ex4d_core.wan_settings import WanPreset
 
 log = logging.getLogger("ex4d.service.worker")
 
@@ -183,6 +184,8 @@ def work(settings: ServiceSettings, name: str, report: Report) -> None:
     runner = _load(settings.runner, device)
     use_one_thread(device)
     capabilities = _report_capabilities(device, settings.machine, report)
+    # What is still to be loaded before a job asks for it.
+    preload = settings.preload
     # Jobs that ran into the full disk, one after the other.
     ran_full = 0
     while True:
@@ -194,10 +197,14 @@ def work(settings: ServiceSettings, name: str, report: Report) -> None:
             continue
         if job is None:
             report("idle")
+            if preload is not None and preload_weights(preload, device, settings.machine, wake):
+                preload = None
             while not wake.wait(_CHECK_SECONDS):
                 capabilities = _report_capabilities(device, settings.machine, report, capabilities)
             continue
         report("claimed", job.job)
+        if getattr(job.request, "engine", "") == "wan":
+            preload = None  # its own weights are wanted now
         log.info("job %s: %s, %r", job.job, job.request.engine, job.request.label)
         if job.owner not in stores:
             stores[job.owner] = BlobStore(user_folder(settings.data, job.owner))
@@ -208,6 +215,45 @@ def work(settings: ServiceSettings, name: str, report: Report) -> None:
         ran_full = 0 if over else ran_full + 1
         for _ in range(min(2**ran_full - 1, _LONGEST_PAUSE)):
             wait(f"job {job.job} ran into the full disk")
+
+
+class _WorkCame(Exception):
+    """There may be a job, which goes before."""
+
+
+def preload_weights(preset: WanPreset, device: str, machine: MachineSettings, wake: threading.Event) -> bool:
+    """Load the weights of a preset of the engine wan, while there is no job.
+
+    Args:
+        preset: its name.
+        device: the worker's.
+        machine: its settings.
+        wake: set when there may be a job; then what is loaded by half is loaded again later, from the system's cache.
+
+    Returns:
+        Whether there is nothing more to try: all is loaded, or cannot be, which the log says.
+    """
+
+    def stop_for_work(done: int, total: int) -> None:
+        if wake.is_set():
+            raise _WorkCame
+
+    started = time.monotonic()
+    try:
+        from ex4d.generation.wan.wan_engine import create_wan_engine
+        from ex4d_core.wan_settings import wan_preset
+
+        networks = create_wan_engine(wan_preset(preset), device, machine).networks
+        networks.on_load = stop_for_work
+        networks.load_all()
+    except _WorkCame:
+        return False
+    # Weights, licences and GPUs may be anything, and the worker has other work.
+    except Exception as error:
+        log.warning("the preset %s cannot be loaded before its first job: %s", preset, user_message(error))
+        return True
+    log.info("the preset %s is loaded, after %.1f seconds", preset, time.monotonic() - started)
+    return True
 
 
 def _load(runner: str, device: str) -> Runner:
@@ -310,7 +356,7 @@ def _device_name(device: str) -> str:
 
 def main() -> None:
     """Work until the end of standard input."""
-    options, output = start_child("A worker", "data", "name", "device", "runner", "machine", "reserve")
+    options, output = start_child("A worker", "data", "name", "device", "runner", "machine", "reserve", "preload")
     faulthandler.enable()
     if options.device == "cpu" and hasattr(os, "nice"):
         os.nice(_NICENESS)
@@ -320,6 +366,7 @@ def main() -> None:
         machine=MachineSettings.from_json(options.machine),
         runner=options.runner,
         reserve_mb=float(options.reserve),
+        preload=options.preload or None,
     )
 
     def report(*words: str) -> None:

@@ -245,6 +245,7 @@ class Workers:
         options = {"data": str(data), "name": name, "device": slot.device, "runner": self._settings.runner}
         options["machine"] = self._settings.machine.to_json()
         options["reserve"] = str(self._settings.reserve_mb)
+        options["preload"] = self._settings.preload or ""
         process = ChildProcess("ex4d.service.worker", options, data, slot.log)
         slot.worker = _Worker(process, name, heard=time.monotonic())
         log.info("worker %s on %s started as process %d", name, slot.device, process.pid)

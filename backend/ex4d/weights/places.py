@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ex4d.machine import MODELS_VARIABLE, default_models_folder
-from ex4d.weights.catalogue import CONVERTED, PARTS, WAN, Part, PublishedFile, part
+from ex4d.weights.catalogue import CONVERTED, PARTS, TINY_DECODER, WAN, Part, PublishedFile, part
 from ex4d.weights.errors import CheckpointError, WeightsMissingError
 from ex4d.weights.notes import note_once
 from ex4d_core.sizes import size_text
@@ -29,6 +29,7 @@ from ex4d_core.sizes import size_text
 if TYPE_CHECKING:
     from ex4d.weights.search import FoundModel
 
+_TINY_NAMES, _TINY_FOLDER = ("taew2_1.safetensors", "taew2_1.pth"), "vae_approx"
 _LORA_ENDINGS = (".safetensors", ".ckpt", ".pt", ".pth")
 # Not .pt, which may be a program (TorchScript).
 _UPSCALER_ENDINGS = (".safetensors", ".pth")
@@ -113,6 +114,9 @@ class _Search:
         if part.kind == "lora":
             found = self.lora(Path(part.files[0].path).stem)
             return () if found is None else (found,)
+        if part.kind == "tiny":
+            tiny = find_tiny_decoder(models, self._further)
+            return () if tiny is None else (tiny,)
         if part.kind != "wan":
             return ()
         if part.name == "ex4d" and (models / "ex4d.ckpt").is_file():
@@ -298,7 +302,7 @@ def found_elsewhere(models: Path, further: Sequence[Path] = ()) -> dict[str, Pat
     search = _Search(models, further)
     found = {}
     for entry in PARTS:
-        if entry.kind in ("wan", "lora") and missing_files(models, entry) and not search.unfound(entry):
+        if entry.kind in ("wan", "lora", "tiny") and missing_files(models, entry) and not search.unfound(entry):
             found[entry.name] = search.files(entry)[0]
     return found
 
@@ -326,6 +330,22 @@ def find_adapter(models: Path, name: str, further: Sequence[Path] = ()) -> Path:
         )
     there = ", ".join(sorted(found)) or "none"
     raise WeightsMissingError(f"there is no adapter {name!r} (there: {there}); put {name}.safetensors into {place}")
+
+
+def find_tiny_decoder(models: Path, further: Sequence[Path] = ()) -> Path | None:
+    """The file of the tiny decoder, under its published name or where ComfyUI keeps such decoders; None without one.
+
+    Args:
+        models: folder of weights.
+        further: folders that are also looked into.
+    """
+    from ex4d.weights.search import standard_folders
+
+    # ComfyUI's own folder of such files lies beside those of its other weights.
+    beside = (folder.parent / _TINY_FOLDER for folder in standard_folders())
+    places = [models, models / _TINY_FOLDER, *further, *(folder / _TINY_FOLDER for folder in further), *beside]
+    named = [path_of(models, part(TINY_DECODER).files[0]), *(place / name for place in places for name in _TINY_NAMES)]
+    return next((path for path in named if path.is_file()), None)
 
 
 def list_loras(models: Path, further: Sequence[Path] = ()) -> list[Path]:

@@ -6,9 +6,10 @@ decoding them at once, and each group of frames can be shown as soon as it exist
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 # Ridge of the least-squares fit, for directions that a shot's latents hardly vary in.
 _RIDGE = 1e-3
+# Latents before the decoder's memory has the form that it keeps.
+_UNLIKE_OTHERS = 2
 
 
 def encode_video(vae: WanVideoVAE, video: torch.Tensor, device: torch.device | str) -> torch.Tensor:
@@ -33,12 +36,22 @@ def encode_video(vae: WanVideoVAE, video: torch.Tensor, device: torch.device | s
 
 @torch.inference_mode()
 def decode_in_order(
-    vae: WanVideoVAE, latents: torch.Tensor, precision: Callable[[], AbstractContextManager]
+    vae: WanVideoVAE,
+    latents: torch.Tensor,
+    precision: Callable[[], AbstractContextManager],
+    *,
+    ahead: int = 0,
+    compiled: Callable[..., Any] | None = None,
 ) -> Iterator[torch.Tensor]:
     """Yield frames (n, 3, H, W) float32 in [-1, 1] for each latent in turn: one for the first, then four each.
 
     Read it to the end, or close it, before the VAE is used for anything else, since the VAE holds the cache. The VAE
     runs in the context ``precision()``, which is left before frames are yielded, since the caller runs in this thread.
+
+    Args:
+        ahead: how many latents are under way while the frames of one are yielded: with a `SpreadDecoder`, one for each
+            further device.
+        compiled: the decoder as `compile_decoder` has it.
     """
     model = vae.model
     weight = next(model.parameters())
@@ -48,13 +61,25 @@ def decode_in_order(
     try:
         with precision():
             features = model.conv2((latents.float() / inverse + mean).to(weight.dtype))
+        waiting: deque[torch.Tensor] = deque()
         for index in range(latents.shape[2]):
+            # The first two latents find another memory than all others, for which alone compiling pays.
+            decode = model.decoder if compiled is None or index < _UNLIKE_OTHERS else compiled
             with precision():
-                frames, _, _ = model.decoder(features[:, :, index : index + 1], feat_cache=cache, feat_idx=[0])
-            yield frames[0].transpose(0, 1).float().clamp(-1, 1)
+                frames, _, _ = decode(features[:, :, index : index + 1], feat_cache=cache, feat_idx=[0])
+            waiting.append(frames[0].transpose(0, 1).float().clamp(-1, 1))
+            if len(waiting) > ahead:
+                yield waiting.popleft().to(latents.device)
+        while waiting:
+            yield waiting.popleft().to(latents.device)
     finally:
         # Only this decoding's cache: the caller may have started the next one already.
         cache.clear()
+
+
+def compile_decoder(vae: WanVideoVAE, backend: str = "inductor") -> Callable[..., Any]:
+    """The VAE's decoder, compiled for `decode_in_order`; each size of frames is compiled when it is first decoded."""
+    return torch.compile(vae.model.decoder.forward, backend=backend, dynamic=False)
 
 
 def to_uint8_images(frames: torch.Tensor) -> np.ndarray:

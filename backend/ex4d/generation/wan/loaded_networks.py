@@ -6,19 +6,24 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import platformdirs
 import torch
 from torch import nn
+from torch._dynamo.exc import TorchDynamoException
 
 from ex4d.generation.wan import memory
 from ex4d.generation.wan.arithmetic import Arithmetic, arithmetic_on
+from ex4d.generation.wan.converted_networks import ConvertedNetworks
+from ex4d.generation.wan.decoding import compile_decoder, decode_in_order
 from ex4d.generation.wan.encoders import EmbeddingCache, Tokenizer, encode_image, encode_text, files_identity
+from ex4d.generation.wan.kept_networks import KeptNetworks, KeptTransformer
 from ex4d.generation.wan.kernels.attention import fastest_attention
 from ex4d.generation.wan.kernels.matmul import fp8_products
-from ex4d.generation.wan.memory import MEMORY_MODES, MemoryMode, free_memory, memory_budget
+from ex4d.generation.wan.memory import MEMORY_MODES, MemoryMode, free_memory
 from ex4d.generation.wan.network_choice import NetworkChoice
 from ex4d.generation.wan.networks import (
     load_image_encoder,
@@ -27,9 +32,11 @@ from ex4d.generation.wan.networks import (
     network_tensors,
     open_dit,
 )
+from ex4d.generation.wan.spread_decoder import SpreadDecoder
 from ex4d.generation.wan.streaming import BlockStreaming
 from ex4d.generation.wan.transformer import Transformer
-from ex4d.weights.checkpoints import OnTensor
+from ex4d.weights.checkpoints import OnTensor, first_line
+from ex4d.weights.notes import note_once
 from ex4d.weights.packed import StoredTensor
 
 if TYPE_CHECKING:
@@ -38,6 +45,7 @@ if TYPE_CHECKING:
     from ex4d.generation.wan.parallel.processes import RankProcesses
 
 _Encoder = TypeVar("_Encoder", bound=nn.Module)
+_Network = TypeVar("_Network")
 _Result = TypeVar("_Result")
 
 # The latents of 49 frames of 512x512 pixels, until a shot says otherwise.
@@ -52,19 +60,29 @@ class LoadedNetworks:
         on_load: called for every tensor that is loaded.
     """
 
-    def __init__(self, choice: NetworkChoice, mode: MemoryMode | None = None):
+    def __init__(self, choice: NetworkChoice, mode: MemoryMode | None = None, kept: KeptNetworks | None = None):
+        """Use the networks that are ``kept`` in memory, and load others when they are needed."""
         self.choice = choice
         self.device = torch.device(choice.device)
         self.mode: MemoryMode = mode or "resident"
         self._fixed_mode = mode is not None
         self.on_load: OnTensor | None = None
-        self._transformer: Transformer | None = None
-        self._vae: WanVideoVAE | None = None
-        self._encoders: dict[str, Any] = {}
+        self._compiled_decoder: Callable[..., Any] | None = None
+        self._spread_decoder: SpreadDecoder | None = None
+        self._decodes_alone = False
+        self._compiles = choice.compile_vae and self.device.type == "cuda"
+        self._kept = kept or KeptNetworks(self.device)
+        self._converted = ConvertedNetworks(choice)
         self._working_bytes = memory.working_bytes(_TYPICAL_LATENTS)
-        self._streaming: list[BlockStreaming] = []
-        self._rank_processes: RankProcesses | None = None
-        owner = f"{files_identity(*choice.files.text_encoder, choice.files.tokenizer)} {choice.dtype}"
+        files, dtype = choice.files, choice.dtype
+        self._base_key = _key(*files.dit)
+        self._transformer_key = f"{_key(*files.dit, files.ex4d, *_paths(choice))} {choice.precision} {choice.loras}"
+        self._vae_key = f"{_key(files.vae)} {dtype}"
+        self._encoder_keys = {
+            "text_encoder": f"text_encoder {_key(*files.text_encoder)} {dtype}",
+            "image_encoder": f"image_encoder {_key(files.image_encoder)} {dtype}",
+        }
+        owner = f"{files_identity(*files.text_encoder, files.tokenizer)} {dtype}"
         cache = Path(platformdirs.user_cache_dir("ex4d", appauthor=False))
         self._embeddings = EmbeddingCache(cache / "text_embeddings", owner)
 
@@ -79,41 +97,94 @@ class LoadedNetworks:
     @property
     def transformer(self) -> Transformer:
         """The transformer with its camera encoder, LoRAs merged."""
-        if self._transformer is None:
+        kept = self._kept.transformer(self._transformer_key, self.mode == "blocks streamed")
+        if kept is None or kept.parked:
             if self.mode != "resident":
-                self._encoders.clear()
+                self._kept.encoders.clear()
                 free_memory()
-            self._transformer = self._load_transformer()
-        return self._transformer
+            self._make_room()
+        if kept is None:
+            kept = self._kept.transformers[self._transformer_key] = self._load_transformer()
+        elif kept.parked:
+            kept.bring_back()
+        kept.transformer.use_fp8_attention(self.choice.fp8_attention)
+        return kept.transformer
 
     @property
     def vae(self) -> WanVideoVAE:
         """The video VAE."""
-        if self._vae is None:
+        vae = self._kept.vaes.get(self._vae_key)
+        if vae is None:
             from ex4d.generation.wan.kernels.vae import optimize_vae
 
-            self._vae = load_vae(
-                self.choice.files.vae, device=self.device, dtype=self.choice.dtype, on_tensor=self.on_load
-            )
-            optimize_vae(self._vae)
-        return self._vae
+            vae = self._kept.vaes[self._vae_key] = self._load_part("vae", load_vae, self.device)
+            optimize_vae(vae)
+        return vae
+
+    @torch.inference_mode()
+    def decode(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Yield frames as `decode_in_order` does: over all devices, or compiled where the choice says so."""
+        vae = self.vae
+        if self.choice.further_devices and self._spread_decoder is None and not self._decodes_alone:
+            self._spread_decoder = self._spread(vae)
+        if self._spread_decoder is not None:
+            ahead = len(self._spread_decoder.devices) - 1
+            yield from decode_in_order(vae, latents, self.precision, ahead=ahead)
+            return
+        yielded = 0
+        if self._compiles:
+            self._compiled_decoder = self._compiled_decoder or compile_decoder(vae)
+            try:
+                for frames in decode_in_order(vae, latents, self.precision, compiled=self._compiled_decoder):
+                    yield frames
+                    yielded += 1
+                return
+            except TorchDynamoException as error:
+                self._compiles = False
+                note_once(f"the VAE's decoder is not compiled: {first_line(error)}")
+        yield from islice(decode_in_order(vae, latents, self.precision), yielded, None)
+
+    def decode_alone(self) -> bool:
+        """After running out of memory: decode on the first device alone; false if it was alone."""
+        self._decodes_alone = True
+        spread, self._spread_decoder = self._spread_decoder, None
+        if spread is not None:
+            spread.gather()
+            free_memory()
+        return spread is not None
+
+    def _spread(self, vae: WanVideoVAE) -> SpreadDecoder | None:
+        devices = (self.choice.device, *self.choice.further_devices)
+        try:
+            return SpreadDecoder(vae.model, [torch.device(name) for name in devices])
+        except torch.OutOfMemoryError:
+            self._decodes_alone = True
+            note_once(f"{', '.join(devices[1:])} have no room for a part of the VAE: {devices[0]} decodes alone")
+            return None
 
     @property
     def rank_processes(self) -> RankProcesses | None:
         """The processes on further devices, started again if one has ended; None without further devices."""
-        if self._rank_processes is not None and not self._rank_processes.alive:
+        devices = (self.choice.device, *self.choice.further_devices)
+        if (running := self._kept.rank_processes) is not None and not (running[1].alive and running[0] == devices):
             self.end_rank_processes()
-        if self._rank_processes is None and self.choice.further_devices:
+        if self._kept.rank_processes is None and self.choice.further_devices:
             from ex4d.generation.wan.parallel.processes import RankProcesses
 
-            self._rank_processes = RankProcesses((self.choice.device, *self.choice.further_devices))
-        return self._rank_processes
+            self._kept.rank_processes = devices, RankProcesses(devices)
+        return None if self._kept.rank_processes is None else self._kept.rank_processes[1]
 
     def end_rank_processes(self) -> None:
         """End the processes on further devices."""
-        if self._rank_processes is not None:
-            self._rank_processes.close()
-            self._rank_processes = None
+        self._kept.end_rank_processes()
+
+    def load_all(self) -> None:
+        """Load what a shot of the usual size will need, but for the text encoder, which new prompts alone need."""
+        self.choose_mode(_TYPICAL_LATENTS)
+        with torch.inference_mode():
+            _ = self.transformer, self.vae
+            if self.mode == "resident":
+                self._encoder("image_encoder", load_image_encoder, self.device)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -149,21 +220,56 @@ class LoadedNetworks:
         Raises:
             WanUnavailableError: not even the smallest one fits.
         """
-        if self._fixed_mode or self._transformer is not None:
+        self._working_bytes = memory.working_bytes(latent_shape)
+        kept = self._kept.transformers.get(self._transformer_key)
+        if self._fixed_mode or (kept is not None and not kept.parked):
+            self.mode = self.mode if kept is None else kept.mode
+            self._make_room()
             return
-        fitting = self.mode
+        # What was parked comes back as it was, where it still fits.
+        fitting = self.mode if kept is None else kept.mode
         if self.device.type == "cuda":
             memory.apply_vram_limit(self.device, self.choice.vram_limit_gb)
-            self._working_bytes = memory.working_bytes(latent_shape)
+            # What is kept for other choices can be given up.
+            budget = self._budget(self.device) + self._kept.device_bytes()
             sizes = {name: self._weight_bytes(name) for name in ("dit", "text_encoder", "image_encoder", "vae")}
-            fitting = memory.fitting_mode(self._budget(self.device), sizes, self._working_bytes, str(self.device))
-        self.mode = MEMORY_MODES[max(map(MEMORY_MODES.index, (fitting, at_most)))]
+            of_now = memory.fitting_mode(budget, sizes, self._working_bytes, str(self.device))
+            fitting = of_now if kept is None else _smaller(fitting, of_now)
+        self.mode = _smaller(fitting, at_most)
+        self._make_room()
+
+    def _missing_bytes(self) -> int:
+        """Return the bytes of what a shot will load onto the device beside what is there."""
+        kept, missing = self._kept.transformers.get(self._transformer_key), 0
+        if kept is None or kept.parked:
+            size = self._weight_bytes("dit")
+            missing += 2 * size // 40 if self.mode == "blocks streamed" else size
+        if self._vae_key not in self._kept.vaes:
+            missing += self._weight_bytes("vae")
+        if self.mode == "resident":  # else encoders come before the transformer, and go
+            missing += sum(map(self._weight_bytes, self._encoder_keys.keys() - self._loaded_encoders()))
+        return missing
+
+    def _loaded_encoders(self) -> set[str]:
+        return {name for name, key in self._encoder_keys.items() if key in self._kept.encoders}
+
+    def _make_room(self) -> None:
+        """Have other choices' networks give up the memory that this one's need."""
+        if self.device.type == "cuda" or len(self._kept.transformers) > 1:
+            needed = self._missing_bytes() + self._working_bytes
+            self._kept.make_room(lambda: self._budget(self.device), needed, self._transformer_key)
 
     def _budget(self, device: torch.device) -> int:
-        return memory_budget(device, self.choice.vram_limit_gb)
+        return memory.memory_budget(device, self.choice.vram_limit_gb)
 
     def use_less_memory(self) -> bool:
-        """After running out of memory: unload and choose the next smaller mode; false if there is none."""
+        """After running out of memory: free what other choices keep, or unload and choose the next smaller mode.
+
+        Returns:
+            Whether there was something to free.
+        """
+        if self._kept.give_up_one(self._transformer_key):
+            return True
         following = MEMORY_MODES.index(self.mode) + 1
         if self._fixed_mode or following == len(MEMORY_MODES):
             return False
@@ -172,34 +278,49 @@ class LoadedNetworks:
         return True
 
     def unload(self) -> None:
-        """Free all memory, and end the processes on further devices."""
-        self.end_rank_processes()
-        for streaming in self._streaming:
-            streaming.stop()
-        self._streaming = []
-        self._transformer = self._vae = None
-        self._encoders.clear()
-        free_memory()
+        """Free all memory, that of other choices too, and end the processes on further devices."""
+        self._spread_decoder = self._compiled_decoder = None
+        self._decodes_alone = False
+        self._kept.clear()
+
+    def switch_to(self, choice: NetworkChoice) -> LoadedNetworks:
+        """Return another choice's networks on the same device, which use what both have in common."""
+        networks = LoadedNetworks(choice, kept=self._kept)
+        if networks._vae_key == self._vae_key and choice.further_devices == self.choice.further_devices:
+            networks._compiled_decoder, networks._spread_decoder = self._compiled_decoder, self._spread_decoder
+            networks._decodes_alone = self._decodes_alone
+        elif self._spread_decoder is not None:
+            self._spread_decoder.gather()
+        self._kept.retain(networks._vae_key, set(networks._encoder_keys.values()))
+        return networks
 
     def _encode(self, name: str, load: Callable[..., _Encoder], work: Callable[[_Encoder], _Result]) -> _Result:
         """Run ``work`` with an encoder, which stays loaded only in the mode "resident"."""
-        encoder = self._encoders.get(name)
-        if encoder is None:
-            device = self.device
-            if device.type == "cuda" and self._weight_bytes(name) + memory.ENCODING_BYTES > self._budget(device):
-                # On a small GPU the text encoder runs on the CPU, once for each new prompt.
-                device = torch.device("cpu")
-            encoder = load(
-                getattr(self.choice.files, name), device=device, dtype=self.choice.dtype, on_tensor=self.on_load
-            )
-        if self.mode == "resident":
-            self._encoders[name] = encoder
+        device, key = self.device, self._encoder_keys[name]
+        if (
+            device.type == "cuda"
+            and key not in self._kept.encoders
+            and self._weight_bytes(name) + memory.ENCODING_BYTES > self._budget(device)
+        ):
+            # On a small GPU the text encoder runs on the CPU, once for each new prompt.
+            device = torch.device("cpu")
+        encoder = self._encoder(name, load, device)
         with self.precision(next(encoder.parameters()).device):
             result = work(encoder)
         if self.mode != "resident":
+            self._kept.encoders.pop(key, None)
             del encoder
             free_memory()
         return result
+
+    def _encoder(self, name: str, load: Callable[..., _Encoder], device: torch.device) -> _Encoder:
+        key = self._encoder_keys[name]
+        if key not in self._kept.encoders:
+            self._kept.encoders[key] = self._load_part(name, load, device)
+        return self._kept.encoders[key]
+
+    def _load_part(self, name: str, load: Callable[..., _Network], device: torch.device) -> _Network:
+        return self._converted.load_part(name, load, device=device, dtype=self.choice.dtype, on_tensor=self.on_load)
 
     @property
     def fp8(self) -> bool:
@@ -211,25 +332,57 @@ class LoadedNetworks:
         """The transformer's, as it is on this device."""
         return arithmetic_on(self.device, self.choice.precision, fp8_attention=self.choice.fp8_attention)
 
-    def _load_transformer(self) -> Transformer:
-        choice = self.choice
+    @torch.inference_mode()
+    def _load_transformer(self) -> KeptTransformer:
         streamed = self.mode == "blocks streamed"
+        if streamed:
+            self._kept.make_host_room(self._weight_bytes("dit"), self._transformer_key)
+        computing: dict[str, Any] = {
+            "device": self.device,
+            "fp8": self.fp8,
+            "fp8_attention": self.choice.fp8_attention,
+            "blocks_stay": not streamed,
+        }
+        products = fp8_products(self.device) if self.fp8 else None
+        converted = self._converted.read_transformer(products, self.on_load, **computing)
+        kept = KeptTransformer(converted or self._merge_transformer(**computing), self.mode)
+        if streamed:
+            free_memory()  # loading leaves memory too fragmented for whole blocks
+            contexts, blocks = kept.transformer.contexts, kept.transformer.blocks
+            kept.streaming = [
+                BlockStreaming(contexts, self.device, cyclic=False),
+                BlockStreaming(blocks, self.device, self._resident_blocks(blocks)),
+            ]
+        if converted is None:
+            self._converted.keep_transformer(kept.transformer, products)
+        return kept
+
+    def _merge_transformer(self, **computing: Any) -> Transformer:
+        """Load the transformer from its files."""
+        choice = self.choice
         dit, blocks = open_dit(
             *(choice.files.dit, choice.files.ex4d, choice.loras),
             device=self.device,
             dtype=choice.dtype,
             on_tensor=self.on_load,
+            base=self._stored_weights(),
         )
-        transformer = Transformer(
-            dit, blocks, device=self.device, fp8=self.fp8, fp8_attention=choice.fp8_attention, blocks_stay=not streamed
-        )
-        if streamed:
-            free_memory()  # loading leaves memory too fragmented for whole blocks
-            self._streaming = [
-                BlockStreaming(transformer.contexts, self.device, cyclic=False),
-                BlockStreaming(transformer.blocks, self.device, self._resident_blocks(transformer.blocks)),
-            ]
-        return transformer
+        return Transformer(dit, blocks, **computing)
+
+    def _stored_weights(self) -> dict[str, torch.Tensor] | None:
+        """The transformer's weights as they are stored, for `open_dit`, if the GPU has room to keep them."""
+        if self._kept.base is not None and self._kept.base[0] == self._base_key:
+            return self._kept.base[1]
+        self._kept.base = None
+        if self.device.type != "cuda" or self.mode != "resident":
+            return None
+        tensors = network_tensors(self.choice.files.dit).values()
+        stored = [tensor.nbytes for tensor in tensors if isinstance(tensor, torch.Tensor)]
+        room = self._budget(self.device) - self._missing_bytes() - self._working_bytes
+        if len(stored) < len(tensors) or sum(stored) > room:
+            return None
+        self._kept.base = self._base_key, {}
+        return self._kept.base[1]
 
     def _resident_blocks(self, blocks: Sequence[nn.Module]) -> int:
         """Return how many blocks still fit beside two buffers and a window's work."""
@@ -243,6 +396,12 @@ class LoadedNetworks:
 
     def _weight_bytes(self, name: str) -> int:
         """Return the bytes of a network's weights in the types that they are used in."""
+        keys = {"dit": f"{self._base_key} {self.choice.precision}", "vae": self._vae_key, **self._encoder_keys}
+        if keys[name] not in self._kept.sizes:
+            self._kept.sizes[keys[name]] = self._read_weight_bytes(name)
+        return self._kept.sizes[keys[name]]
+
+    def _read_weight_bytes(self, name: str) -> int:
         tensors = network_tensors(getattr(self.choice.files, name))
         size = self.choice.dtype.itemsize
         fp8 = name == "dit" and self.fp8
@@ -255,14 +414,33 @@ def _is_fp8(key: str, tensor: StoredTensor) -> bool:
     return tensor.ndim == 2 and layer.startswith(("self_attn.", "cross_attn.q.", "cross_attn.o.", "ffn."))
 
 
+def _smaller(one: MemoryMode, other: MemoryMode) -> MemoryMode:
+    """Return the one that takes less memory."""
+    return MEMORY_MODES[max(MEMORY_MODES.index(one), MEMORY_MODES.index(other))]
+
+
+def _paths(choice: NetworkChoice) -> list[Path]:
+    return [path for path, _ in choice.loras]
+
+
+def _key(*paths: Path) -> str:
+    """What files say of themselves; one that is gone is an error when it is read."""
+    return f"{[(str(path), files_identity(path) if path.exists() else '') for path in paths]}"
+
+
 _last: LoadedNetworks | None = None
 
 
 def networks_for(choice: NetworkChoice) -> LoadedNetworks:
-    """Return the networks of this choice: those of the last job if nothing has changed."""
+    """Return the networks of this choice: those of the last job if nothing has changed, or what they have in common."""
     global _last
-    if _last is None or _last.choice != choice:
-        if _last is not None:
-            _last.unload()
+    if _last is None:
         _last = LoadedNetworks(choice)
+    elif _last.choice != choice:
+        last, same = _last.choice, (choice.device, choice.vram_limit_gb)
+        if (last.device, last.vram_limit_gb) == same:
+            _last = _last.switch_to(choice)
+        else:
+            _last.unload()
+            _last = LoadedNetworks(choice)
     return _last

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 import torch
 
 from ex4d.generation.wan.errors import WanUnavailableError
+from ex4d.memory import free_memory as free_host_memory
 
 # From most to least memory: everything stays; encoders are unloaded after use; blocks are streamed as well.
 MemoryMode = Literal["resident", "encoders unloaded", "blocks streamed"]
@@ -43,12 +44,22 @@ def fitting_mode(budget: int, weight_bytes: Mapping[str, int], working: int, dev
 
 
 def memory_budget(device: torch.device, limit_gb: float | None) -> int:
-    """Return the bytes of a GPU's memory that this process may still take, by what is free and by the user's limit."""
+    """Return the bytes of a device's memory that this process may still take, by what is free and the user's limit.
+
+    Of the host's memory that is half of what is available.
+    """
+    if device.type != "cuda":
+        return host_budget()
     free, _ = torch.cuda.mem_get_info(device)
     available = free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     if limit_gb is None:
         return available
     return min(available, int(limit_gb * 2**30) - torch.cuda.memory_allocated(device))
+
+
+def host_budget() -> int:
+    """Return the bytes of the host's memory that networks which are not in use may take."""
+    return free_host_memory() // 2
 
 
 def apply_vram_limit(device: torch.device, limit_gb: float | None) -> None:

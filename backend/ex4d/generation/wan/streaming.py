@@ -48,6 +48,13 @@ class BlockStreaming:
                 for memory in piece.values():
                     _page_unlock(memory)
 
+    @torch.inference_mode()
+    def pause(self) -> None:
+        """Free the buffers on the device until a block is called again."""
+        if self._copy_stream is not None:
+            torch.cuda.synchronize(self._device)
+        self._release()
+
     def _before(self, index: int, *_: object) -> None:
         """Before block ``index`` computes: wait for its weights, and start to fetch the next ones."""
         if not self._buffers:
@@ -88,6 +95,38 @@ class BlockStreaming:
         for block, piece in zip(self._blocks, self._host, strict=True):
             _bind(block, piece)
         self._buffers, self._buffered = [], {}
+
+
+class HostCopy:
+    """Weights that never change, in the host's memory: a network on the device is parked there, and comes back.
+
+    In inference mode, as all weights are loaded: torch does not compute with a parameter that is of that mode by half.
+    """
+
+    @torch.inference_mode()
+    def __init__(self, parts: Sequence[nn.Module], device: torch.device):
+        """Copy the parameters of modules, which stay in the host's memory from now on."""
+        self._device, self._parts = device, list(parts)
+        self._host = [_pack(part, device) for part in self._parts]
+
+    @torch.inference_mode()
+    def park(self) -> None:
+        """Use the copy, and free the device's memory."""
+        for part, piece in zip(self._parts, self._host, strict=True):
+            _bind(part, piece)
+
+    @torch.inference_mode()
+    def bring_back(self) -> None:
+        """Copy the weights to the device again, at the rate of its bus."""
+        for part, piece in zip(self._parts, self._host, strict=True):
+            _bind(part, {dtype: memory.to(self._device, non_blocking=True) for dtype, memory in piece.items()})
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+    def release(self) -> None:
+        """Unlock the host's memory, before this is dropped."""
+        for memory in (memory for piece in self._host for memory in piece.values()):
+            _page_unlock(memory)
 
 
 def _pack(block: nn.Module, device: torch.device) -> dict[torch.dtype, torch.Tensor]:

@@ -10,8 +10,9 @@ rounding of 40 blocks would add up. Only with fp8 matmuls, which are far less ex
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -22,6 +23,8 @@ from ex4d.generation.wan.kernels import fused
 from ex4d.generation.wan.kernels.fused import CrossAttentionKV
 from ex4d.generation.wan.kernels.matmul import fp8_products
 from ex4d.generation.wan.transformer_block import Angles, Block, ContextLayers, Stream
+from ex4d.weights.checkpoints import require_layout, shapes_of
+from ex4d.weights.errors import CheckpointError
 
 if TYPE_CHECKING:
     from diffsynth.models.wan_video_dit import DiTBlock, WanModel
@@ -69,6 +72,7 @@ class Transformer:
         fp8: bool = False,
         fp8_attention: bool = False,
         blocks_stay: bool = True,
+        weights: Mapping[str, torch.Tensor] | None = None,
     ):
         """Take over a network, as `networks.open_dit` returns it, for nothing else to use.
 
@@ -77,14 +81,19 @@ class Transformer:
             fp8: matmuls of the blocks in fp8, as far as the device has them; see `kernels.matmul.fp8_products`.
             fp8_attention: with ``fp8``, self-attention in fp8 too, where it is supported.
             blocks_stay: keep the blocks on the device; if not, they are in the host's memory, to be streamed.
+            weights: from `weights`, on their devices; then ``dit`` and ``blocks`` are on the meta device.
+
+        Raises:
+            CheckpointError: ``weights`` are of another transformer.
         """
         self.device = torch.device(device) if device is not None else next(dit.parameters()).device
+        built_on = torch.device("meta") if weights is not None else self.device
         self.dtype = dit.patch_embedding.weight.dtype
         products = fp8_products(self.device) if fp8 else None
         self.stream_dtype = self.dtype if products else torch.float32
         remaining = cast("Iterator[DiTBlock]", iter(blocks))
         dit.blocks = nn.ModuleList()
-        self.dit = dit.to(self.device)
+        self.dit = dit.to(built_on)
         self._tables = [
             (torch.view_as_real(table) if table.is_complex() else table).float().to(self.device) for table in dit.freqs
         ]
@@ -93,13 +102,45 @@ class Transformer:
         self.blocks: list[Block] = []
         # One at a time: all of DiffSynth's blocks may fit neither the device's nor the host's memory.
         while (block := next(remaining, None)) is not None:
-            block.to(self.device)
+            block.to(built_on)
             modulations.append(block.modulation.detach()[0])
-            target = self.device if blocks_stay else "cpu"
+            target = built_on if blocks_stay or weights is not None else "cpu"
             self.contexts.append(ContextLayers(block).to(target))
             self.blocks.append(Block(block, fp8=products, fp8_attention=fp8_attention).to(target))
             del block
         self._modulation = torch.stack(modulations)
+        if weights is not None:
+            self._take(weights)
+
+    def parts(self) -> Iterator[tuple[str, nn.Module]]:
+        """All that has weights, with the beginning of their names."""
+        yield "dit.", self.dit
+        for number, (context, block) in enumerate(zip(self.contexts, self.blocks, strict=True)):
+            yield f"contexts.{number}.", context
+            yield f"blocks.{number}.", block
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """All weights as they are now, LoRAs merged and in 8 bits where they are: from these it can be built again."""
+        found = {
+            prefix + name: value.detach() for prefix, part in self.parts() for name, value in part.state_dict().items()
+        }
+        return {**found, "modulation": self._modulation}
+
+    def use_fp8_attention(self, chosen: bool) -> None:
+        """Compute self-attention in fp8 from now on, where the matmuls are; or no longer."""
+        for block in self.blocks:
+            block.fp8_attention = chosen and block.fp8
+
+    def _take(self, weights: Mapping[str, torch.Tensor]) -> None:
+        expected = self.weights()
+        require_layout(weights, shapes_of(expected), Path("the converted file"), "transformer")
+        if wrong := [key for key, value in expected.items() if weights[key].dtype != value.dtype]:
+            raise CheckpointError(f"the converted file has {len(wrong)} tensors of another type ({wrong[0]})")
+        for prefix, part in self.parts():
+            own = {name: weights[prefix + name] for name in part.state_dict()}
+            part.load_state_dict(own, assign=True)
+            part.requires_grad_(False).eval()
+        self._modulation = weights["modulation"]
 
     def prepare(self, conditioning: WindowConditioning) -> PreparedConditioning:
         """Compute what a window's steps share, in the same precision context as `velocities`."""

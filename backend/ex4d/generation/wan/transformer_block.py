@@ -61,7 +61,9 @@ class Block(nn.Module):
     def __init__(self, block: DiTBlock, *, fp8: Fp8Products | None = None, fp8_attention: bool = False):
         super().__init__()
         self_attn, ffn = block.self_attn, cast(Sequence[nn.Linear], block.ffn)
-        factors = [norm_factor(norm.weight.detach()) for norm in (self_attn.norm_q, self_attn.norm_k)]
+        norms = [norm.weight.detach() for norm in (self_attn.norm_q, self_attn.norm_k)]
+        # On the meta device there are no values yet.
+        factors = [1.0 if weight.is_meta else norm_factor(weight) for weight in norms]
         self.factors = nn.Parameter(torch.tensor(factors, device=self_attn.q.weight.device), requires_grad=False)
         # Whether rows between the layers are in fp8, too.
         self.fp8 = fp8 in ("scaled rows", "scaled results")

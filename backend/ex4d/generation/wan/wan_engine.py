@@ -16,7 +16,7 @@ from ex4d.generation.wan import WAN_LICENCE, require_small_model
 from ex4d.generation.wan.camera_encoder import LATENT_CHANNELS
 from ex4d.generation.wan.color_hold import ColorHold
 from ex4d.generation.wan.conditioning import LATENT_FRAMES, WindowPixels, WorkingSize, latent_count
-from ex4d.generation.wan.decoding import decode_in_order, to_uint8_images
+from ex4d.generation.wan.decoding import to_uint8_images
 from ex4d.generation.wan.denoising import denoise
 from ex4d.generation.wan.encoders import files_identity
 from ex4d.generation.wan.enlarging import INTERPOLATION, Enlarger, create_enlarger
@@ -27,13 +27,16 @@ from ex4d.generation.wan.networks import require_diffsynth
 from ex4d.generation.wan.parallel.group import RankLostError
 from ex4d.generation.wan.parallel.processes import WindowWork
 from ex4d.generation.wan.progress_report import ProgressReporter
+from ex4d.generation.wan.tiny_decoder import TinyDecoder, load_tiny_decoder
 from ex4d.generation.wan.window_encoding import WindowEncoder, nothing_seen
 from ex4d.generation.wan.windows import Window, WindowEnd, lengths_of_windows, split_into_windows
 from ex4d.machine import MachineSettings
 from ex4d.raster import RenderedFrame
 from ex4d.weights.catalogue import PARTS
+from ex4d.weights.converted import converted_weights
+from ex4d.weights.errors import CheckpointError
 from ex4d.weights.notes import note_once
-from ex4d.weights.places import find_adapter, find_lora, find_wan_files, lora_part
+from ex4d.weights.places import find_adapter, find_lora, find_tiny_decoder, find_wan_files, lora_part
 from ex4d_core.final_sizes import generation_size
 from ex4d_core.licences import Licence
 from ex4d_core.wan_settings import WanSettings
@@ -50,16 +53,24 @@ class WanEngine:
     Attributes:
         networks: what it runs on; they stay loaded for the next job that needs the same.
         encoder: of the windows.
+        tiny_decoder: of the images of steps and, with the setting of that name, of the frames; None without its file.
         enlarging: how frames get to the take's size, for people.
     """
 
     name = "wan"
     licence = WAN_LICENCE
 
-    def __init__(self, settings: WanSettings, networks: LoadedNetworks, enlarger: Enlarger = INTERPOLATION):
+    def __init__(
+        self,
+        settings: WanSettings,
+        networks: LoadedNetworks,
+        enlarger: Enlarger = INTERPOLATION,
+        tiny_decoder: TinyDecoder | None = None,
+    ):
         self.settings = settings
         self.enlarging = enlarger.name
         self._enlarger = enlarger
+        self.tiny_decoder = tiny_decoder
         self.networks = networks
         self.encoder = WindowEncoder(networks, settings)
 
@@ -93,6 +104,8 @@ class WanEngine:
             self.networks.tokenizer(prompt, name)  # a prompt that is too long fails before anything is rendered
         for shortfall in self.networks.arithmetic.shortfalls(str(self.networks.device)):
             note_once(shortfall)
+        if settings.tiny_decoder and self.tiny_decoder is None:
+            note_once("no tiny decoder is here, so that the VAE decodes: fetch it with ex4d models fetch tiny_decoder")
         progress = ProgressReporter(on_progress, settings, count)
         self.networks.on_load = progress.report_load
         size, embeds, end = None, [], None
@@ -185,7 +198,8 @@ class WanEngine:
         del pixels  # gigabytes for long windows of large frames
 
         def on_step(done: int, pred_original_sample: torch.Tensor, seconds: float) -> None:
-            progress.report_step(window.number, done, seconds, lambda: to_rgb.image(pred_original_sample, shown))
+            sketch = self.tiny_decoder or to_rgb
+            progress.report_step(window.number, done, seconds, lambda: sketch.image(pred_original_sample, shown))
 
         noise = self._noise(window, size)
         ranks = networks.rank_processes
@@ -227,19 +241,27 @@ class WanEngine:
             yield from zip(frames.split(1), held.split(1), strict=True)
             start += len(frames)
 
+    def _decoder(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
+        if self.tiny_decoder is not None and self.settings.tiny_decoder:
+            return self.tiny_decoder.decode_in_order(latents)
+        return self.networks.decode(latents)
+
     def _decode(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
         """Yield checked frames (n, 3, H, W), those of one latent after the other."""
+        yielded = 0
         while True:
-            yielded = False
             try:
-                for frames in decode_in_order(self.networks.vae, latents, self.networks.precision):
+                for frames in islice(self._decoder(latents), yielded, None):
                     if not torch.isfinite(frames).all():
                         raise GenerationError("the VAE produced NaN or infinity: check its file with ex4d models check")
-                    yielded = True
+                    yielded += 1
                     yield frames
                 return
             except torch.OutOfMemoryError as error:
                 reason = str(error).splitlines()[0]
+            if self.networks.decode_alone():
+                note_once(f"memory ran out in decoding ({reason}): {self.networks.device} decodes alone")
+                continue
             if yielded:
                 raise GenerationError(
                     f"{self.networks.device} ran out of memory while decoding ({reason}): choose a smaller max_pixels"
@@ -318,5 +340,19 @@ def create_wan_engine(
         identity=files_identity(*paths, *(path for path, _ in loras)),
         further_devices=tuple(further),
         vram_limit_gb=machine.vram_limit_gb,
+        compile_vae=machine.compile_vae,
+        converted=converted_weights(machine),
     )
-    return WanEngine(settings, networks_for(choice), enlarger)
+    return WanEngine(settings, networks_for(choice), enlarger, _tiny_decoder(machine, choice))
+
+
+def _tiny_decoder(machine: MachineSettings, choice: NetworkChoice) -> TinyDecoder | None:
+    """The tiny decoder, where its file is here and whole: a take does not need it."""
+    path = find_tiny_decoder(machine.models, machine.model_path)
+    if path is None:
+        return None
+    try:
+        return load_tiny_decoder(path, device=choice.device, dtype=choice.dtype)
+    except CheckpointError as error:
+        note_once(f"the tiny decoder is not used: {error}")
+        return None
