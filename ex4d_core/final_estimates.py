@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from ex4d_core.cards import H200, Card
 from ex4d_core.final_sizes import generated_frames, generation_size, round_up_frames, window_lengths, with_lead_in
+from ex4d_core.step_plan import pass_count
 from ex4d_core.wan_settings import WORKING_SIZES, WanSettings
 
 # The transformer of Wan2.1-14B: width, width within its feed-forward layers, and blocks; a token is 16x16 pixels of 4
@@ -99,7 +100,7 @@ def estimate_final(
     least = int(_STREAMED_BYTES + _BYTES_PER_TOKEN * max(windows))
     seconds = None
     if card is not None and card.known:
-        passes = settings.steps * (1 if settings.guidance == 1 else 2) / card.count
+        passes = pass_count(settings) / card.count
         streaming = _WEIGHT_BYTES[settings.precision] / _STREAMED_PER_SECOND if card.memory_bytes < full else 0.0
         each = (max(streaming, pass_seconds(tokens, settings, card)) for tokens in windows)
         other = _WINDOW_SECONDS * sum(windows) / _MEASURED_TOKENS * H200.bf16 / card.bf16

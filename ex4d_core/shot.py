@@ -47,6 +47,12 @@ _WAN_ADDITIONS = (
     "upscaler",
     "keep_seen",
     "tiny_decoder",
+    "step_interval",
+    "protected_steps",
+    "guidance_interval",
+    "cfg_zero",
+    "zero_steps",
+    "attention",
 )
 # Engines whose masks stay as they are drawn, unless a shot says otherwise: wan was trained with such masks.
 UNCLEANED_ENGINES: tuple[EngineName, ...] = ("wan",)

@@ -18,6 +18,7 @@ Precision = Literal["bf16", "fp8", "float32"]
 WanPreset = Literal["standard", "ex4d-reference", "quality", "fast", "draft", "live"]
 Conditioning = Literal["original", "known"]
 AboveModel = Literal["generate", "enlarge"]
+AttentionName = Literal["dense", "sparse", "sage", "sparge"]
 
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 
@@ -67,7 +68,7 @@ _FOUR_STEPS: dict[str, Any] = {
 # How each preset differs from the defaults of `WanSettings`, which are EX-4D's own except for the arithmetic. Takes of
 # version 0.1 have the preset "ex4d-reference" with the arithmetic of "standard"; made again, they keep it.
 WAN_PRESETS: dict[WanPreset, dict[str, Any]] = {
-    "standard": _TRUE_START,
+    "standard": {**_TRUE_START, "step_interval": 3, "protected_steps": 5},
     "ex4d-reference": {"precision": "bf16"},
     "quality": {**_TRUE_START, "lead_in": 12, "max_pixels": MODEL_PIXELS, "window": 81, "overlap": 13, "steps": 40},
     "fast": {**_TRUE_START, **_FOUR_STEPS},
@@ -195,6 +196,15 @@ class WanSettings(Settings):
         keep_seen: show the footage's own pixels where the render has them, over the generated picture; never with the
             preset "ex4d-reference".
         tiny_decoder: decode with the tiny decoder TAEW 2.1 instead of the VAE, where its file is there; for drafts.
+        step_interval: run the network at every n-th step, and extrapolate the velocity at those between; not with
+            ``tea_cache``.
+        protected_steps: first steps that leave nothing out: no interval, no ``tea_cache``, and dense attention.
+        guidance_interval: smallest and largest sigma that are guided; elsewhere the negative prompt's pass is left out.
+        cfg_zero: CFG-Zero*: scale the negative prompt's velocity to the positive one's before guidance.
+        zero_steps: first steps that leave the noise as it is, the zero-init of CFG-Zero*.
+        attention: of the tokens to each other. "dense": all, by what is fastest here; "sparse": those that are near in
+            space and time; "sage" and "sparge": in 8 bits by SageAttention 2, and in 8 bits and sparse by SpargeAttn,
+            where these are installed. ``fp8_attention`` is for "dense".
 
     Raises:
         RequestError: a field of the wrong type or out of range.
@@ -285,6 +295,23 @@ class WanSettings(Settings):
     tiny_decoder: Annotated[
         bool, Option("decode with TAEW 2.1 where 'ex4d models fetch tiny_decoder' has fetched it; for drafts")
     ] = False
+    step_interval: Annotated[
+        int, Range(1, 10), Option("run the network at every N-th step, and extrapolate between", metavar="N")
+    ] = 1
+    protected_steps: Annotated[
+        int, Range(0, 200), Option("first steps that leave nothing out, with dense attention", metavar="N")
+    ] = 0
+    guidance_interval: Annotated[
+        tuple[Annotated[float, Range(0, 1)], Annotated[float, Range(0, 1)]],
+        Option("guide only at sigmas from LOW to HIGH", metavar="LOW,HIGH"),
+    ] = (0.0, 1.0)
+    cfg_zero: Annotated[bool, Option("CFG-Zero*: scale the negative prompt's velocity before guidance")] = False
+    zero_steps: Annotated[
+        int, Range(0, 10), Option("first steps that leave the noise as it is, the zero-init of CFG-Zero*", metavar="N")
+    ] = 0
+    attention: Annotated[
+        AttentionName, Option("dense; sparse: what is near in space and time; sage, sparge: by these packages")
+    ] = "dense"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -295,6 +322,17 @@ class WanSettings(Settings):
             raise RequestError(f"overlap must be shorter than window, not {self.overlap} of {self.window} frames")
         if self.conditioning == "known" and self.window > MAX_WINDOW:
             raise RequestError(f"window must be at most {MAX_WINDOW} frames, which Wan was made for, not {self.window}")
+        if self.tea_cache and self.step_interval > 1:
+            raise RequestError(
+                f"tea_cache ({self.tea_cache}) and step_interval ({self.step_interval}) both leave steps out: set "
+                "tea_cache to 0, or step_interval to 1"
+            )
+        if self.guidance_interval[0] > self.guidance_interval[1]:
+            raise RequestError(
+                f"guidance_interval must be its smallest, then its largest sigma, not {self.guidance_interval!r}"
+            )
+        if self.zero_steps >= self.steps:
+            raise RequestError(f"zero_steps must be fewer than the {self.steps} steps, not {self.zero_steps}")
         if self.lead_in not in LEAD_INS:
             raise RequestError(f"lead_in must be one of {', '.join(map(str, LEAD_INS))} frames, not {self.lead_in}")
         if 0 < self.max_pixels < 64 * 64:

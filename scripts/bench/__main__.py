@@ -20,7 +20,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from bench import PARTS
+from bench import FURTHER_PARTS, PARTS
 from ex4d.cli.main import run_program
 from ex4d.cli.options import positive_number, progress_bar, size
 from ex4d.cli.report import Report
@@ -49,7 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--estimator", action="append", default=[], help="with depth: only this one; repeatable")
     parser.add_argument("--device", default="auto", help="with depth: auto, cpu or cuda")
     parser.add_argument(
-        "--part", action="append", choices=PARTS, help="with generate: only this; repeatable (all: 8 minutes)"
+        "--part",
+        action="append",
+        choices=(*PARTS, *FURTHER_PARTS),
+        help=f"with generate: only this; repeatable (all but {', '.join(FURTHER_PARTS)}: 8 minutes)",
     )
     parser.add_argument(
         "--gigabytes",

@@ -22,12 +22,15 @@ import numpy as np
 import torch
 
 from bench import PARTS
+from bench.attention_sizes import measure_attention
 from bench.decoding import measure_decoding
+from bench.fewer_passes import measure_fewer_passes
 from bench.files import measure_files
 from bench.live import measure_live
 from bench.loading import measure_cold_starts, measure_switches
 from bench.measuring import Row, median_seconds, wait_for_gpu
 from bench.passes import Case, measure_passes, measure_rates, minimum_seconds, relative_l2
+from bench.peer import measure_peers
 from bench.random_weights import write_models
 from ex4d.generation.engine import GenerationProgress
 from ex4d.generation.wan.encode_cache import encodes
@@ -52,7 +55,7 @@ def measure_generation(
     Args:
         folder: where the random weights are written (52 GB on a GPU machine) and removed again; a temporary one by
             default.
-        parts: of `PARTS`.
+        parts: of `PARTS` and `FURTHER_PARTS`.
         gigabytes: see `measure_cold_starts`.
     """
     if "files" in parts:
@@ -64,6 +67,9 @@ def measure_generation(
     yield Row("case", "14B" if case.on_gpu else "toy", f"{size}, random weights")
     if not case.on_gpu:
         yield Row("GPU rows", "no GPU", "PyTorch finds no CUDA device on this machine; the times below are meaningless")
+    yield from _without_files(case, parts)
+    if not set(parts) & set(PARTS):
+        return
     with tempfile.TemporaryDirectory(prefix="ex4d-bench-", dir=folder) as place, mock.patch.dict(os.environ):
         # An empty cache, so that no earlier run makes this one faster.
         os.environ["XDG_CACHE_HOME"] = str(Path(place) / "cache")
@@ -93,6 +99,16 @@ def measure_generation(
             yield from measure_live(case, models)
         if "switch" in parts:
             yield from measure_switches(case, models)
+
+
+def _without_files(case: Case, parts: Sequence[str]) -> Iterator[Row]:
+    """Measure the parts that make their own weights."""
+    if "fewer" in parts:
+        yield from measure_fewer_passes(case.device)
+    if "attention" in parts:
+        yield from measure_attention(case)
+    if "peer" in parts:
+        yield from measure_peers(case)
 
 
 def _limits(case: Case) -> Iterator[Row]:

@@ -130,13 +130,15 @@ def test_a_request_without_wan_settings_gets_ex4ds_own():
 
 def test_settings_that_older_sides_do_not_know_travel_only_where_they_say_something():
     plain = request(engine="wan", wan=wan_preset("ex4d-reference", seed=3)).to_wire()
-    new = {"conditioning", "lead_in", "erosion_seed", "stride"}
-    assert not {"adapter", *new} & set(plain["wan"])
+    new = {"conditioning", "lead_in", "erosion_seed", "stride", "step_interval", "protected_steps"}
+    unset = {"adapter", "guidance_interval", "cfg_zero", "zero_steps", "attention"}
+    assert not {*unset, *new} & set(plain["wan"])
     assert request(engine="wan", wan=wan_preset("ex4d-reference", adapter="mine")).to_wire()["wan"]["adapter"] == "mine"
     received = over_the_wire(plain).wan
     assert (received.conditioning, received.lead_in, received.erosion_seed, received.stride) == ("original", 0, None, 1)
     standard = wan_preset("standard", stride=2)
-    assert new <= set(request(engine="wan", wan=standard).to_wire()["wan"])
+    sent = set(request(engine="wan", wan=standard).to_wire()["wan"])
+    assert new <= sent and not unset & sent
     assert over_the_wire(request(engine="wan", wan=standard).to_wire()).wan == standard
 
 

@@ -73,8 +73,10 @@ def cancel(step: GenerationProgress) -> None:
 
 
 def test_two_processes_generate_what_one_generates(two, wide_models):
-    """27 tokens and 3 heads; guided, each takes a prompt, and unguided, each takes about half of them."""
-    for changes in ({"precision": "float32"}, {"precision": "float32", "guidance": 1.0}):
+    """27 tokens and 3 heads; guided, each takes a prompt, and unguided, about half of the tokens; or both in turn."""
+    in_turn = {"steps": 5, "guidance_interval": (0.0, 0.9), "step_interval": 2}
+    for changes in ({}, {"guidance": 1.0}, in_turn):
+        changes = {"precision": "float32", **changes}
         alone, together = generate(two.alone, wide_models, **changes), generate(two.together, wide_models, **changes)
         assert np.abs(alone.astype(int) - together).max() <= 1
     # The processes stay for the next shot, also after a cancelled one.

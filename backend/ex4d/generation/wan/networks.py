@@ -193,7 +193,7 @@ def open_dit(
             return tensor
 
         own = {key.removeprefix(prefix): tensors[key] if base is None else stored(key) for key in keys}
-        return _with_exact_norms(fill(module, own, device=device, dtype=dtype, change=merge))
+        return with_exact_norms(fill(module, own, device=device, dtype=dtype, change=merge))
 
     blocks, dit.blocks = list(dit.blocks), nn.ModuleList()
     load(dit, "", [key for key in tensors if not key.startswith("blocks.")])
@@ -217,7 +217,7 @@ def dit_on_meta(
     tensors, sizes = _open(files, _DIT_KEYS, "Wan transformer", "dit")
     dit = _build_dit(tensors, sizes, files)
     dit.control_adapter = build_camera_encoder(split_adapter(adapter).camera, dit.dim, adapter)  # pyright: ignore[reportAttributeAccessIssue]
-    _with_exact_norms(dit.to(dtype)).eval().requires_grad_(False)
+    with_exact_norms(dit.to(dtype)).eval().requires_grad_(False)
     blocks, dit.blocks = cast("list[DiTBlock]", list(dit.blocks)), nn.ModuleList()
     return dit, blocks
 
@@ -254,7 +254,7 @@ def network_tensors(source: Path | Sequence[Path]) -> dict[str, StoredTensor]:
     return own.tensors
 
 
-def _with_exact_norms(module: nn.Module) -> nn.Module:
+def with_exact_norms(module: nn.Module) -> nn.Module:
     """Keep LayerNorms in float32: they are small, and a CPU cannot mix half precision weights with exact inputs."""
     for part in module.modules():
         if isinstance(part, nn.LayerNorm):
@@ -326,7 +326,7 @@ def load_image_encoder(
         vision_layers=_count_blocks(tensors, "visual.transformer."),
     )
     model = cast(nn.Module, encoder.model)
-    _with_exact_norms(load_strictly(model, tensors, file, device=device, dtype=dtype, on_tensor=on_tensor))
+    with_exact_norms(load_strictly(model, tensors, file, device=device, dtype=dtype, on_tensor=on_tensor))
     return encoder
 
 

@@ -20,11 +20,13 @@ from torch import nn
 from torch.nn import functional
 
 from ex4d.generation.wan.kernels import fused
+from ex4d.generation.wan.kernels.attention_choice import Attend, choose_attention
 from ex4d.generation.wan.kernels.fused import CrossAttentionKV
 from ex4d.generation.wan.kernels.matmul import fp8_products
 from ex4d.generation.wan.transformer_block import Angles, Block, ContextLayers, Stream
 from ex4d.weights.checkpoints import require_layout, shapes_of
 from ex4d.weights.errors import CheckpointError
+from ex4d_core.wan_settings import AttentionName
 
 if TYPE_CHECKING:
     from diffsynth.models.wan_video_dit import DiTBlock, WanModel
@@ -45,6 +47,7 @@ class PreparedConditioning:
         prompts: keys and values for each block, of the positive prompt and, with guidance, of the negative one.
         angles: of all tokens.
         grid: (F, h, w) in patches; N is their product.
+        attend: self-attention in the place of the dense one; None: dense.
     """
 
     image_latents: torch.Tensor
@@ -53,6 +56,7 @@ class PreparedConditioning:
     prompts: list[list[CrossAttentionKV]]
     angles: Angles
     grid: tuple[int, int, int]
+    attend: Attend | None = None
 
 
 class Transformer:
@@ -142,7 +146,7 @@ class Transformer:
             part.requires_grad_(False).eval()
         self._modulation = weights["modulation"]
 
-    def prepare(self, conditioning: WindowConditioning) -> PreparedConditioning:
+    def prepare(self, conditioning: WindowConditioning, attention: AttentionName = "dense") -> PreparedConditioning:
         """Compute what a window's steps share, in the same precision context as `velocities`."""
         dit = self.dit
         frames, height, width = conditioning.image_latents.shape[2:]
@@ -164,7 +168,10 @@ class Transformer:
             image.append(of_image)
             for prompt, keys in zip(prompts, of_texts, strict=True):
                 prompt.append(keys)
-        return PreparedConditioning(conditioning.image_latents, camera, image, prompts, self._angles(grid), grid)
+        attend = choose_attention(attention, grid, self.device)
+        return PreparedConditioning(
+            conditioning.image_latents, camera, image, prompts, self._angles(grid), grid, attend
+        )
 
     def encode_camera(self, control_latents: torch.Tensor) -> torch.Tensor | None:
         """Map (1, 32, F, h, w) to (1, C, F, h / 2, w / 2); None without a camera encoder."""
@@ -254,6 +261,7 @@ class Transformer:
                 [prepared.prompts[prompt][number] for prompt in running],
                 prepared.angles,
                 shard,
+                prepared.attend,
             )
             streams.update(zip(running, results, strict=True))
 

@@ -16,6 +16,7 @@ from torch import nn
 
 from ex4d.generation.wan.kernels import fused
 from ex4d.generation.wan.kernels.attention import attention
+from ex4d.generation.wan.kernels.attention_choice import Attend
 from ex4d.generation.wan.kernels.fp8_attention import fp8_attention, norm_factor, supports_fp8_attention
 from ex4d.generation.wan.kernels.fused import FP8_MAX, CrossAttentionKV
 from ex4d.generation.wan.kernels.matmul import Fp8Products, merge_linear
@@ -89,6 +90,7 @@ class Block(nn.Module):
         texts: Sequence[CrossAttentionKV],
         angles: Angles,
         shard: PassShard | None = None,
+        attend: Attend | None = None,
     ) -> list[Stream]:
         """Run the block for all prompts.
 
@@ -96,10 +98,12 @@ class Block(nn.Module):
             streams: of each prompt; changed in place. One object for all while they are equal.
             modulation: (6, C) float32.
             angles: of all tokens; with a ``shard``, the streams have a part of them.
+            attend: self-attention in the place of the dense one.
         """
         shared = len(streams) > 1 and all(stream is streams[0] for stream in streams)
         attended = [
-            self._self_attention(stream, modulation, angles, shard) for stream in streams[: 1 if shared else None]
+            self._self_attention(stream, modulation, angles, shard, attend)
+            for stream in streams[: 1 if shared else None]
         ]
         if shared:
             x, added, gate = attended[0]
@@ -110,12 +114,17 @@ class Block(nn.Module):
         ]
 
     def _self_attention(
-        self, stream: Stream, modulation: torch.Tensor, angles: Angles, shard: PassShard | None
+        self,
+        stream: Stream,
+        modulation: torch.Tensor,
+        angles: Angles,
+        shard: PassShard | None,
+        attend: Attend | None,
     ) -> Stream:
         x, added, gate = stream
         shift, scale, own_gate = modulation[:3]
         rows = self._residual_norm(x, added, gate, scale, shift, self.epsilon)
-        return x, self.o(self._attend(self.qkv(rows), angles, shard)), own_gate
+        return x, self.o(self._attend(self.qkv(rows), angles, shard, attend)), own_gate
 
     def _cross_attention_and_ffn(
         self, stream: Stream, modulation: torch.Tensor, image: CrossAttentionKV, text: CrossAttentionKV
@@ -131,13 +140,14 @@ class Block(nn.Module):
             return x, self.down(fused.quantize_fp8(self.up(rows), gelu=True)), own_gate
         return x, self.down(self.up(rows, gelu=True)), own_gate
 
-    def _attend(self, qkv: torch.Tensor, angles: Angles, shard: PassShard | None) -> fused.Rows:
+    def _attend(self, qkv: torch.Tensor, angles: Angles, shard: PassShard | None, attend: Attend | None) -> fused.Rows:
         """Norm, rotate and attend: (N, 3 C) to (N, C)."""
         own, total, heads = slice(0, len(qkv)), len(angles[0]), qkv.shape[1] // 3 // self.head_dim
         if shard is not None:
             own = shard.token_slice(total)
         factors = None
-        if self.fp8_attention and supports_fp8_attention(total, heads * self.head_dim, self.head_dim, qkv.device):
+        dense_in_fp8 = self.fp8_attention and attend is None
+        if dense_in_fp8 and supports_fp8_attention(total, heads * self.head_dim, self.head_dim, qkv.device):
             absmax = fused.value_absmax(qkv)
             absmax = absmax if shard is None else shard.all_reduce_max(absmax)
             factors = torch.cat([self.factors, FP8_MAX / absmax.clamp_min(1e-12)])
@@ -151,7 +161,7 @@ class Block(nn.Module):
             rotated = shard.tokens_to_heads(rotated, total, self.head_dim)
         if factors is None:
             query, key, value = rotated.chunk(3, dim=1)
-            attended, scales = attention(query, key, value, self.head_dim), None
+            attended, scales = (attend or attention)(query, key, value, self.head_dim), None
         else:
             attended, scales = fp8_attention(rotated, factors, self.head_dim)
         if shard is not None:

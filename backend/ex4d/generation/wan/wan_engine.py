@@ -21,6 +21,7 @@ from ex4d.generation.wan.denoising import denoise
 from ex4d.generation.wan.encoders import files_identity
 from ex4d.generation.wan.enlarging import INTERPOLATION, Enlarger, create_enlarger
 from ex4d.generation.wan.errors import GenerationError
+from ex4d.generation.wan.kernels.attention_choice import require_attention
 from ex4d.generation.wan.loaded_networks import LoadedNetworks, networks_for
 from ex4d.generation.wan.network_choice import NetworkChoice
 from ex4d.generation.wan.networks import require_diffsynth
@@ -330,6 +331,7 @@ def create_wan_engine(
     loras = tuple((find_lora(machine.models, lora.name, machine.model_path), lora.weight) for lora in settings.loras)
     enlarger = create_enlarger(settings.upscaler, machine.models, first)
     require_diffsynth()
+    require_attention(settings.attention, first)
     paths = (*files.dit, *files.text_encoder, files.tokenizer, files.image_encoder, files.vae, files.ex4d)
     choice = NetworkChoice(
         files,
