@@ -166,11 +166,11 @@ def with_card(monkeypatch, products="scaled rows", no_attention="") -> None:
 
 
 def test_the_estimate_of_a_final_is_that_of_what_its_gpu_can_do(monkeypatch):
-    def estimate(preset: str, *card: str | None) -> Estimate:
+    def estimate(preset: str, *card: str | None, **changes: str) -> Estimate:
         with_card(monkeypatch, *card)
-        return add_wan(Estimate(0.0, 0, 0), wan_preset(preset), 49, 512, 512, "cuda:0", "wan")
+        return add_wan(Estimate(0.0, 0, 0), wan_preset(preset, **changes), 49, 512, 512, "cuda:0", "wan")
 
-    bf16, fast = estimate("ex4d-reference"), estimate("fast")
+    bf16, fast = estimate("standard", precision="bf16"), estimate("fast")
     assert len(fast.basis) == len(bf16.basis) == 1, "all of it is as it was asked for"
     none = estimate("standard", None)
     assert (none.seconds, none.gpu_bytes) == (bf16.seconds, bf16.gpu_bytes)
