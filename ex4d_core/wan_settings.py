@@ -86,6 +86,13 @@ WAN_PRESETS: dict[WanPreset, dict[str, Any]] = {
     },
 }
 DEFAULT_PRESET: WanPreset = "standard"
+# What a preview keeps for the final that is made of it; the rest comes from that final's preset.
+WORDS_AND_SEED = ("prompt", "negative_prompt", "seed")
+
+
+def is_weights_name(name: str) -> bool:
+    """Whether a request can name a LoRA or an adapter so: its file's name without folder and ending."""
+    return bool(_LORA_NAME.fullmatch(name))
 
 
 def pixels_from(text: str) -> int:
@@ -127,7 +134,7 @@ class Lora(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not _LORA_NAME.fullmatch(self.name):
+        if not is_weights_name(self.name):
             raise RequestError(
                 f"invalid LoRA name {self.name!r:.80}: expected a file name without folder and ending "
                 "(letters, digits, . _ + -)"
@@ -164,6 +171,7 @@ class WanSettings(Settings):
         guidance: classifier-free guidance scale; 1 leaves the negative prompt out and takes half the time.
         shift: timestep shift of the flow-matching schedule; higher spends more steps on the coarse structure.
         erosion: smallest and largest side, in pixels, of the square by which each mask frame shrinks; (0, 0): not.
+            With conditioning "known" frame 0 of a shot keeps all of its mask.
         max_pixels: the working size: larger frames are made smaller and enlarged again, keeping their aspect; 0: never.
             `WORKING_SIZES` has names for some.
         erosion_seed: of the erosion, so that takes of several seeds share their masks; None: the noise's seed.
@@ -221,7 +229,10 @@ class WanSettings(Settings):
     ] = 5.0
     erosion: Annotated[
         tuple[Annotated[int, Range(0, 64)], Annotated[int, Range(0, 64)]],
-        Option("shrink each mask by a random LOW to HIGH pixels", metavar="LOW,HIGH"),
+        Option(
+            "shrink each mask by a random LOW to HIGH pixels; with --conditioning known not that of frame 0",
+            metavar="LOW,HIGH",
+        ),
     ] = (2, 8)
     max_pixels: Annotated[
         int,
@@ -328,7 +339,7 @@ class WanSettings(Settings):
             raise RequestError(f"lead_in must be one of {', '.join(map(str, LEAD_INS))} frames, not {self.lead_in}")
         if 0 < self.max_pixels < 64 * 64:
             raise RequestError(f"max_pixels must be 0 or at least {64 * 64}, not {self.max_pixels}")
-        if self.adapter and not _LORA_NAME.fullmatch(self.adapter):
+        if self.adapter and not is_weights_name(self.adapter):
             raise RequestError(
                 f"invalid adapter {self.adapter!r:.80}: expected a file name without folder and ending "
                 "(letters, digits, . _ + -)"

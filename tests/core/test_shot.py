@@ -142,6 +142,15 @@ def test_settings_that_older_sides_do_not_know_travel_only_where_they_say_someth
     assert over_the_wire(request(engine="wan", wan=standard).to_wire()).wan == standard
 
 
+def test_a_preview_carries_words_and_seed_alone_and_nothing_that_older_sides_refuse():
+    sent = request(wan=wan_preset("quality", prompt="rain", seed=3, adapter="mine"))
+    plain = request(engine="wan", wan=wan_preset("ex4d-reference")).to_wire()["wan"]
+    assert set(sent.to_wire()["wan"]) == set(plain) and sent.to_wire()["wan"]["preset"] == "ex4d-reference"
+    assert sent.wan == WanSettings(prompt="rain", seed=3)
+    assert over_the_wire(sent.to_wire()).wan == sent.wan
+    assert request(wan=wan_preset("standard", prompt="rain", seed=3)).to_wire() == sent.to_wire()
+
+
 def test_a_stored_request_with_a_window_beyond_todays_is_still_read():
     values = request(engine="wan", wan=wan_preset("ex4d-reference", window=161, overlap=13)).to_wire()
     assert over_the_wire(values).wan.window == 161

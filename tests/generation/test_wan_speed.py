@@ -5,6 +5,7 @@ import copy
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,12 @@ pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
 
 from bench.__main__ import main as bench_main
 from bench.original_pass import diffsynth_velocity
+from ex4d.generation.wan.arithmetic import arithmetic_on
 from ex4d.generation.wan.conditioning import WindowConditioning
 from ex4d.generation.wan.decoding import decode_in_order, encode_video
 from ex4d.generation.wan.denoising import denoise
-from ex4d.generation.wan.kernels import fused
+from ex4d.generation.wan.errors import GenerationError
+from ex4d.generation.wan.kernels import fused, matmul
 from ex4d.generation.wan.kernels.attention import attention, fastest_attention
 from ex4d.generation.wan.kernels.fp8_attention import fp8_attention, norm_factor, supports_fp8_attention
 from ex4d.generation.wan.kernels.matmul import FP8_PRODUCTS, Fp8Linear, Fp8Weights, arithmetic_in_words
@@ -217,6 +220,56 @@ def test_feed_forward_layers_in_chunks_of_rows_give_the_same(dit, conditioning, 
 def test_every_use_of_fp8_has_its_words():
     words = [arithmetic_in_words(products) for products in (*FP8_PRODUCTS, None)]
     assert words[0] == "fp8" and len(set(words)) == 4 and words[3].startswith("bf16")
+
+
+def test_what_a_gpu_cannot_do_of_what_was_asked_for_is_said(monkeypatch):
+    """Cards are made up; a processor imitates all of it."""
+    device = torch.device("cpu")
+    assert arithmetic_on(device, "fp8", fp8_attention=True).words == "fp8, attention in fp8"
+    assert [arithmetic_on(device, precision).words for precision in ("fp8", "bf16")] == ["fp8", "bf16"]
+    assert arithmetic_on(device, "fp8", fp8_attention=True).shortfalls("cpu") == []
+
+    monkeypatch.setattr("ex4d.generation.wan.arithmetic.why_no_fp8_attention", lambda device: "cuDNN has none")
+    made = arithmetic_on(device, "fp8", fp8_attention=True)
+    assert made.words == "fp8, attention in bf16"
+    (sentence,) = made.shortfalls("cuda:0")
+    assert "cuda:0: cuDNN has none" in sentence
+
+    monkeypatch.setattr("ex4d.generation.wan.arithmetic.fp8_products", lambda device: "stored weights")
+    made = arithmetic_on(device, "fp8", fp8_attention=True)
+    assert made.words == "bf16, weights stored in fp8, attention in bf16" and len(made.shortfalls("cuda:0")) == 2
+    assert arithmetic_on(device, "bf16", fp8_attention=True).shortfalls("cuda:0") == [], "nobody asked for fp8"
+
+
+def test_a_gpu_whose_memory_is_full_is_not_taken_for_one_without_fp8(monkeypatch):
+    """Found by trying, which needs a little memory; the next try, with some, finds what there is."""
+    raised: list[Exception] = [torch.OutOfMemoryError("CUDA out of memory")]
+
+    def product(layer: Fp8Linear, rows: object) -> None:
+        for error in raised:
+            raise error
+
+    monkeypatch.setattr(Fp8Linear, "forward", product)
+    on_processor = partial(matmul._has, device=torch.device("cpu"))
+    monkeypatch.setattr(matmul, "_has", lambda products, device: on_processor(products))
+    gpu = torch.device("cuda", 77)
+    with pytest.raises(GenerationError, match="cuda:77 has no memory left"):
+        matmul.fp8_products(gpu)
+    raised.clear()
+    assert matmul.fp8_products(gpu) == "scaled rows", "the failure was not remembered"
+    raised.append(RuntimeError("no such product on sm_120"))
+    assert matmul.fp8_products(torch.device("cuda", 78)) == "stored weights"
+
+
+@pytest.mark.gpu
+def test_what_is_said_of_attention_in_fp8_is_what_a_gpu_does_at_the_size_of_a_shot():
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    device = torch.device("cuda:0")
+    made = arithmetic_on(device, "fp8", fp8_attention=True)
+    print(made.words, *made.shortfalls("cuda:0"), sep="; ")
+    has = made.products in ("scaled rows", "scaled results") and supports_fp8_attention(13_312, 5120, 128, device)
+    assert made.fp8_attention == has and bool(made.no_attention) != has
 
 
 @pytest.mark.gpu

@@ -45,6 +45,20 @@ def test_saturated_colours_come_back(tmp_path, size):
         assert np.abs(centre - colour).max() <= 3, colour
 
 
+@pytest.mark.parametrize(("aspect", "tagged"), [(16 / 15, Fraction(16, 15)), (4 / 3, Fraction(4, 3)), (1.01, None)])
+def test_pixels_that_are_not_square_are_tagged(tmp_path, aspect, tagged):
+    """Some players read the container's tag, others that of the stream in it."""
+    path = tmp_path / "take.mp4"
+    with VideoWriter(path, 64, 48, 24, pixel_aspect=aspect) as video:
+        video.write(patches(64, 48))
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert stream.sample_aspect_ratio == tagged
+        next(container.decode(video=0))
+        assert stream.codec_context.sample_aspect_ratio == tagged
+    assert probe(path).pixel_aspect == pytest.approx(float(tagged or 1))
+
+
 def test_tags_say_bt709_limited_range_and_the_index_is_in_front(tmp_path):
     path = tmp_path / "take.mp4"
     with VideoWriter(path, 64, 48, 24) as video:
@@ -53,6 +67,7 @@ def test_tags_say_bt709_limited_range_and_the_index_is_in_front(tmp_path):
         context = container.streams.video[0].codec_context
         assert (context.color_range, context.colorspace, context.color_primaries, context.color_trc) == (1, 1, 1, 1)
         assert context.pix_fmt == "yuv420p"
+        assert not context.sample_aspect_ratio, "pixels are square"
     data = path.read_bytes()
     assert b"colrnclx\x00\x01\x00\x01\x00\x01\x00" in data  # primaries, transfer, matrix: 1; not full range
     assert data.index(b"moov") < data.index(b"mdat")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from ex4d.cli.options import add_backend_arguments, add_models_arguments, backend_client, machine_settings
 from ex4d.cli.report import Report
 from ex4d.config import config_file
+from ex4d.installation import install_command
 from ex4d.leftovers import compiled_kernels, kernel_cache_folders, size_of
 from ex4d_core.sizes import size_text
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 # Name, finding, and the problem if there is one.
 Finding = tuple[str, str, str]
+
+# Files that a finding names at most.
+_NAMED = 3
 
 SUMMARY = "report what this machine can do, and what is missing"
 
@@ -127,7 +131,8 @@ def _wan(device: str, machine: MachineSettings) -> Iterator[Finding]:
     from ex4d.generation.wan.networks import require_diffsynth
     from ex4d.weights.catalogue import PARTS
     from ex4d.weights.inventory import files_here
-    from ex4d.weights.places import list_loras, list_upscalers
+    from ex4d.weights.places import found_models, list_loras, list_upscalers
+    from ex4d.weights.search import UNREAD_GGUF
 
     reason = why_no_wan(device, machine)
     if not reason:
@@ -141,8 +146,11 @@ def _wan(device: str, machine: MachineSettings) -> Iterator[Finding]:
         part.name: files_here(folder, part, machine.model_path)[1] for part in PARTS if part.kind in ("wan", "lora")
     }
     here, missing = (", ".join(name for name, whole in complete.items() if whole is state) for state in (True, False))
-    loras = ", ".join(path.stem for path in list_loras(folder)) or "none"
+    loras = ", ".join(path.stem for path in list_loras(folder, machine.model_path)) or "none"
     yield "weights of wan", f"in {folder}: {here or 'none'}; missing: {missing or 'none'}; LoRAs: {loras}", ""
+    if unread := [one.paths[0] for one in found_models(folder, machine.model_path) if one.model.packing == UNREAD_GGUF]:
+        names = ", ".join(path.name for path in unread[:_NAMED]) + (", ..." if len(unread) > _NAMED else "")
+        yield "GGUF", f"not looked into: {names}; install the package gguf with: {install_command('wan')}", ""
     upscalers = ", ".join(path.stem for path in list_upscalers(folder)) or "none"
     yield "upscalers", why_no_upscaler(folder) or f"{upscalers}; the first one is used unless another is named", ""
 

@@ -53,7 +53,7 @@ def list_parts(options: argparse.Namespace, report: Report) -> int:
     report.show(*(table for table in (engine, depth) if table.rows))
     report.add("parts", rows, "")
     report.add("folder", models)
-    loras = [path.stem for path in list_loras(models)]
+    loras = [path.stem for path in list_loras(models, machine.model_path)]
     report.add("loras", loras, ", ".join(loras) or "none for --loras")
     kept = list(converted_weights(models))
     size = sum(one.bytes for one in kept)

@@ -29,6 +29,12 @@ LARGE_PIXELS = 4096 * 2304
 _FEW_FRAMES_HELD = "rc-lookahead=1:sync-lookahead=0:sliced-threads=1"
 
 
+# Pixels whose sides differ by less are taken as square: cameras that were solved or estimated have such focal lengths.
+SQUARE = 0.02
+# Ratios in use, such as 16:15 of PAL and 40:33 of wide NTSC, are of small numbers.
+_LARGEST_ASPECT = 200
+
+
 class VideoWriter:
     """Writes frames to an .mp4 (H.264, BT.709, limited range, index in front).
 
@@ -55,6 +61,7 @@ class VideoWriter:
         height: int,
         fps: Fraction | int,
         *,
+        pixel_aspect: float = 1.0,
         crf: int = 16,
         metadata: Mapping[str, str] | None = None,
         sound: Sound | None = None,
@@ -66,6 +73,8 @@ class VideoWriter:
             width: pixels.
             height: pixels.
             fps: frames per second, kept exactly.
+            pixel_aspect: width of a pixel by its height, which players stretch the picture by; none within `SQUARE`
+                of 1.
             crf: x264's constant rate factor, 0 (lossless) to 51; 16 is visually lossless for later repainting.
             metadata: texts by key, stored in the container, readable by `read_metadata`.
             sound: what is heard, stored as AAC up to the end of the frames; of a video with sound.
@@ -75,6 +84,8 @@ class VideoWriter:
         self.path = Path(path)
         self.frames = 0
         self._width, self._height, self._fps, self._crf = width, height, Fraction(fps), crf
+        self._pixel_aspect = Fraction(pixel_aspect).limit_denominator(_LARGEST_ASPECT)
+        self._is_square = abs(pixel_aspect - 1) < SQUARE
         self._metadata, self._sound = dict(metadata or {}), sound
         self._pixel_format = "yuv420p" if width % 2 == 0 and height % 2 == 0 else "yuv444p"
         self._converter = YuvConverter(self._pixel_format)
@@ -108,6 +119,8 @@ class VideoWriter:
             self._stream.width, self._stream.height = self._width, self._height
             self._stream.pix_fmt = self._pixel_format
             context = self._stream.codec_context
+            if not self._is_square:
+                context.sample_aspect_ratio = self._pixel_aspect
             context.color_range = LIMITED_RANGE
             context.colorspace = context.color_primaries = context.color_trc = BT709
             self._heard = SoundEncoder(container, self._sound) if self._sound is not None else None

@@ -233,7 +233,8 @@ def _write_movies(
     """Write frames of colour and soft mask."""
     folder.mkdir(parents=True, exist_ok=True)
     color_path, mask_path, camera_path = _movie_paths(folder, name)
-    how = {"width": camera.width, "height": camera.height, "fps": fps, "metadata": {"ex4d_version": __version__}}
+    how = {"width": camera.width, "height": camera.height, "fps": fps, "pixel_aspect": camera.pixel_aspect}
+    how |= {"metadata": {"ex4d_version": __version__}}
     remembered_path = _remembered_path(folder, name)
     visible, recalled = [], []
     with (

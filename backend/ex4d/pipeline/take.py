@@ -123,7 +123,13 @@ def generate_take(
         movies = {
             name: opened.enter_context(
                 BackgroundVideoWriter(
-                    work_folder / name, camera.width, camera.height, fps, metadata=metadata, sound=sounds.get(name)
+                    work_folder / name,
+                    camera.width,
+                    camera.height,
+                    fps,
+                    pixel_aspect=camera.pixel_aspect,
+                    metadata=metadata,
+                    sound=sounds.get(name),
                 )
             )
             for name in names

@@ -4,7 +4,8 @@
 blob store and the job store. A byte on standard input means that there may be work; its end means that the service has
 ended. Lines on standard output report changes to the service:
 
-    ready [DEVICE, {"engines": {...}, "rasterizers": {...}, "unavailable": {...}}]     (again at every change)
+    ready [DEVICE, {"engines": {...}, "rasterizers": {...}, "unavailable": {...}, "weights": {...}, "adapters": {...}}]
+                                  (again at every change)
     idle | claimed JOB | changed JOB | waiting REASON     (for room on the disk; every second)
     ended JOB BYTES     (of the log so far, since what follows is not about this job)
 """
@@ -23,7 +24,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -55,6 +56,9 @@ _CHECK_SECONDS = 5.0
 # a quota is exhausted, nothing else tells when there is room.
 _ROOM_SECONDS = 1.0
 _LONGEST_PAUSE = 60
+
+# Other programs' folders of weights, which may lie on a network's disk, are searched at most this often.
+_SEARCH_SECONDS = 60.0
 
 # A worker on the CPU yields to a Blender window on the same machine.
 _NICENESS = 5
@@ -293,8 +297,11 @@ def _report_capabilities(device: str, machine: MachineSettings, report: Report, 
 
 
 def _capabilities(device: str, machine: MachineSettings) -> tuple[str, dict[str, dict[str, str]]]:
-    """The device's name, the engines and rasterizers that the runner uses and the licence allows, and what it lacks."""
-    engines, rasterizers, unavailable = {}, {}, {}
+    """The device's name, the engines and rasterizers that the runner uses and the licence allows, and what it lacks.
+
+    Also the weights of the engine wan that other programs have here, by the names of parts, and further adapters.
+    """
+    engines, rasterizers, unavailable, elsewhere = {}, {}, {}, ({}, {})
     if "ex4d.generation" in sys.modules:
         from ex4d.depth.solver import why_no_solver
         from ex4d.generation import PreviewEngine
@@ -313,6 +320,7 @@ def _capabilities(device: str, machine: MachineSettings) -> tuple[str, dict[str,
                 unavailable["wan upscaler"] = reason
         if reason := why_no_solver():
             unavailable["solve"] = reason
+        elsewhere = _found_elsewhere(machine, int(time.monotonic() / _SEARCH_SECONDS))
     if "ex4d.raster" in sys.modules:
         from ex4d.raster import available_rasterizers, rasterizer_class
         from ex4d.raster.rasterizer_choice import is_allowed
@@ -320,7 +328,27 @@ def _capabilities(device: str, machine: MachineSettings) -> tuple[str, dict[str,
         # A request can ask for research, so only the machine's own licence takes one away.
         offered = (name for name in available_rasterizers() if is_allowed(name, "research", machine))
         rasterizers = {name: rasterizer_class(name).licence for name in offered}
-    return _device_name(device), {"engines": engines, "rasterizers": rasterizers, "unavailable": unavailable}
+    abilities = {"engines": engines, "rasterizers": rasterizers, "unavailable": unavailable}
+    return _device_name(device), {**abilities, "weights": elsewhere[0], "adapters": elsewhere[1]}
+
+
+@lru_cache(maxsize=1)
+def _found_elsewhere(machine: MachineSettings, turn: int) -> tuple[dict[str, str], dict[str, str]]:
+    """Weights in other places than their published ones, and further adapters; a file of each, by name.
+
+    Args:
+        turn: what was found in a turn is not looked for again.
+    """
+    from ex4d.weights.errors import CheckpointError
+    from ex4d.weights.places import found_elsewhere, further_adapters
+
+    try:
+        where = machine.models, machine.model_path
+        parts, adapters = found_elsewhere(*where), further_adapters(*where)
+    except (CheckpointError, OSError) as error:  # said by the engine, too, where it needs that file
+        log.warning("cannot search for weights: %s", error)
+        return {}, {}
+    return {name: str(path) for name, path in parts.items()}, {name: str(path) for name, path in adapters.items()}
 
 
 def _lacking_precisions(device: str) -> dict[str, str]:

@@ -129,10 +129,7 @@ class Workers:
 
     def welcome(self, *, busy: bool) -> Welcome:
         """How the service introduces itself: its devices, and what any of them can do."""
-
-        def merged(kind: str) -> dict[str, str]:
-            return {name: text for slot in self._slots for name, text in slot.capabilities.get(kind, {}).items()}
-
+        merged = self._merged
         paused = self.paused()
         devices = [
             (slot.device_name or f"{slot.device} (starting)") + (paused and f"{PAUSED}{paused}") for slot in self._slots
@@ -140,6 +137,13 @@ class Workers:
         engines = merged("engines")
         unavailable = {name: text for name, text in merged("unavailable").items() if name not in engines}
         return Welcome("ex4d", __version__, devices, engines, merged("rasterizers"), busy, unavailable)
+
+    def weights_elsewhere(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Parts of the weights that workers found in other programs' folders, and further adapters: a file of each."""
+        return self._merged("weights"), self._merged("adapters")
+
+    def _merged(self, kind: str) -> dict[str, str]:
+        return {name: text for slot in self._slots for name, text in slot.capabilities.get(kind, {}).items()}
 
     def paused(self) -> str:
         """Why no queued job is taken up now, for people; "" if they are."""

@@ -50,7 +50,7 @@ def why_no_preset(name: WanPreset, machine: MachineSettings) -> str:
     """What a preset lacks on this machine, as `why_no_wan` says it; "" if nothing."""
     try:
         for lora in wan_preset(name).loras:
-            find_lora(machine.models, lora.name)
+            find_lora(machine.models, lora.name, machine.model_path)
     except WeightsMissingError as error:
         return f"the preset {name} needs more: {error}"
     return ""

@@ -72,7 +72,7 @@ def description(model: RecognisedModel) -> str:
     """How a file of the right layout differs from the published one; "" if it does not."""
     notes = [f"names of {model.style}"] * (model.style != "Wan")
     notes += [f"packed as {model.packing}"] * (model.packing not in ("bf16", "fp16", "float32"))
-    notes += [model.name] * ("720P" in model.name)
+    notes += [model.name] * bool(model.refused)
     return f" ({', '.join(notes)})" if notes else ""
 
 

@@ -268,7 +268,7 @@ class WanEngine:
     def _decoder(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
         if self.tiny_decoder is not None and self.settings.tiny_decoder:
             return self.tiny_decoder.decode_in_order(latents)
-        return self.networks.decode(latents, progress.report_decode)
+        return self.networks.decode(latents)
 
     def _decode(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
         """Yield checked frames (n, 3, H, W), those of one latent after the other."""
@@ -351,7 +351,7 @@ def create_wan_engine(
     if first == "cpu":
         require_small_model(lambda: find_wan_files(machine.models, chosen, machine.model_path))
     files = find_wan_files(machine.models, chosen, machine.model_path)
-    loras = tuple((find_lora(machine.models, lora.name), lora.weight) for lora in settings.loras)
+    loras = tuple((find_lora(machine.models, lora.name, machine.model_path), lora.weight) for lora in settings.loras)
     enlarger = create_enlarger(settings.upscaler, machine.models, first)
     require_diffsynth()
     require_attention(settings.attention, first)

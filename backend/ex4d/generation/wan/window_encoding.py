@@ -19,6 +19,7 @@ from ex4d.generation.wan.encode_cache import encodes
 from ex4d.generation.wan.encoders import files_identity
 from ex4d.generation.wan.loaded_networks import LoadedNetworks
 from ex4d.generation.wan.windows import Window, WindowEnd
+from ex4d.generation.wan.work_parts import PartCallback
 from ex4d_core.errors import RequestError
 from ex4d_core.wan_settings import WanSettings
 
@@ -106,6 +107,11 @@ class WindowEncoder:
         # A mask's channels are one in memory.
         content = (video[:, :1] if video.stride(1) == 0 else video).to(networks.choice.dtype)
         return encodes.find_or_make(owner, content, encode)
+
+
+def _share(callback: PartCallback | None, number: int, count: int) -> PartCallback | None:
+    """A callback of the ``number``-th of ``count`` equal works, which reports all of them as one."""
+    return callback and (lambda done, total: callback(number * total + done, count * total))
 
 
 def nothing_seen(when: str = "") -> RequestError:
