@@ -89,6 +89,8 @@ MODULES: tuple[ModuleType, ...] = tuple(
         "coverage.path_drawing",
         "views.panel",
         "views.live_view",
+        "views.draft_panel",
+        "views.live_draft",
         "footage.weights",
         "footage.properties",
         "footage.scene_jobs",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .footage.properties import EX4D_Footage, EX4D_Reconstruction
     from .shots.properties import EX4D_Shot
     from .takes.properties import EX4D_Take
+    from .views.draft_panel import EX4D_Draft
     from .views.panel import EX4D_View
 
     class BlenderScene(bpy.types.Scene):
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
         ex4d_coverage: EX4D_Coverage
         ex4d_path: EX4D_PathDisplay
         ex4d_view: EX4D_View
+        ex4d_draft: EX4D_Draft
         view_settings: Any
 
     class Context(bpy.types.Context):

@@ -77,6 +77,11 @@ class CameraPath:
         return self.width, self.height
 
     @property
+    def pixel_aspect(self) -> float:
+        """Width of a pixel by its height, by the first camera's focal lengths."""
+        return float(self.intrinsics[0, 1, 1] / self.intrinsics[0, 0, 0])
+
+    @property
     def camera_to_world(self) -> np.ndarray:
         """(T, 4, 4) float64."""
         return invert_rigid(self.world_to_camera)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from ex4d_core.cards import H200, Card
 from ex4d_core.final_sizes import generated_frames, generation_size, round_up_frames, window_lengths, with_lead_in
+from ex4d_core.step_plan import pass_count
 from ex4d_core.wan_settings import WORKING_SIZES, WanSettings
 
 # The transformer of Wan2.1-14B: width, width within its feed-forward layers, and blocks; a token is 16x16 pixels of 4
@@ -25,8 +26,9 @@ _OVERHEAD = {"bf16": 1.032, "fp8": 1.087}
 _FLOAT32 = 2.0
 # Encoding and decoding a window of 49 frames of 512x512, on an H200.
 _MEASURED_TOKENS, _WINDOW_SECONDS = 13_312, 1.4
-# GPU memory for full speed, at that size, and for weights that are streamed from the host's memory.
-_FULL_BYTES = {"fp8": 44.2e9, "bf16": 54.8e9, "float32": 100e9}
+# GPU memory for full speed, at that size: no weights of steps are streamed (as `ex4d.generation.wan.memory` counts
+# them); and for weights that are streamed from the host's memory.
+_FULL_BYTES = {"fp8": 19.1e9, "bf16": 31.0e9, "float32": 55.7e9}
 _STREAMED_BYTES, _BYTES_PER_TOKEN = 6.7e9, 250_000
 # Of the transformer, and how fast they can be streamed: PCIe 4.0 with 16 lanes.
 _WEIGHT_BYTES = {"fp8": 16.4e9, "bf16": 32.8e9, "float32": 65.6e9}
@@ -99,7 +101,7 @@ def estimate_final(
     least = int(_STREAMED_BYTES + _BYTES_PER_TOKEN * max(windows))
     seconds = None
     if card is not None and card.known:
-        passes = settings.steps * (1 if settings.guidance == 1 else 2) / card.count
+        passes = pass_count(settings) / card.count
         streaming = _WEIGHT_BYTES[settings.precision] / _STREAMED_PER_SECOND if card.memory_bytes < full else 0.0
         each = (max(streaming, pass_seconds(tokens, settings, card)) for tokens in windows)
         other = _WINDOW_SECONDS * sum(windows) / _MEASURED_TOKENS * H200.bf16 / card.bf16

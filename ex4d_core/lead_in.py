@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ex4d_core.cameras import CameraPath, invert_rigid
+from ex4d_core.scene_manifest import SceneManifest
 
 # A start within this distance of the source view, in pixels of the shot, is the source view.
 AT_SOURCE = 0.5
@@ -30,6 +31,18 @@ class LeadIn:
 
     camera: CameraPath
     source_frames: tuple[int, ...]
+
+
+def shows_first_frame(footage: SceneManifest, camera: CameraPath, convention: str) -> bool:
+    """Whether a shot's frame 0 is the source frame, all of it seen, whatever its camera: EX-4D's habit.
+
+    Args:
+        footage: the scene's.
+        camera: the shot's.
+        convention: that the shot is rendered in, "reference" or "centered".
+    """
+    same_size = (footage.width, footage.height) == camera.size
+    return convention == "reference" and same_size
 
 
 def source_view(source: CameraPath, camera: CameraPath) -> CameraPath:
@@ -89,7 +102,7 @@ def lead_in(sources: CameraPath, camera: CameraPath, shown: Sequence[int], frame
     Args:
         sources: the footage's cameras, of each of its frames.
         camera: the shot's; its first frame counts.
-        shown: the footage frames that the shot shows.
+        shown: the footage frames that the shot shows, of which the first two tell how time runs.
         frames: how many are hidden, at least 1.
     """
     step = shown[1] - shown[0] if len(shown) > 1 else 0

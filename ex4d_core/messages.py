@@ -65,8 +65,9 @@ class Welcome(Reply):
     Attributes:
         devices: in words.
         engines: what licences each engine's results depend on.
-        lacking: engines ("wan"), their presets ("wan fast"), upscalers ("wan upscaler") and the solve of cameras
-            ("solve") that are unavailable, and why, for people; a command that fixes it comes last, after "with: ".
+        lacking: engines ("wan"), their presets ("wan fast"), upscalers ("wan upscaler"), the precision fp8 as it was
+            asked for (`LACKING_FP8`) and the solve of cameras ("solve") that are unavailable, and why, for people; a
+            command that fixes it comes last, after "with: ".
     """
 
     service: Line

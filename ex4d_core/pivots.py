@@ -19,6 +19,10 @@ MIDDLE, NEAREST = "middle", "nearest"
 # "nearest" is this share of the distance behind the nearest surface, in any unit. EX-4D's rule, 0.15 scene units, is
 # the same for a surface at distance 1.
 BEHIND_NEAREST_SHARE = 0.15
+# What stands out before the rest of a picture's middle: two groups of depths explain so much of the variance of their
+# logarithms (of an even slope, as of ground, 0.75), and the nearer one is no speck.
+EXPLAINED_BY_GROUPS = 0.8
+LEAST_SHARE = 0.05
 
 _EXPECTED = "expected middle, nearest, a distance, X,Y of a pixel of the footage, or X,Y,Z in the scene's world"
 
@@ -28,7 +32,7 @@ class Pivot:
     """How the point that a move turns around is found.
 
     Attributes:
-        place: "middle" (on the source camera's axis, as far as the median depth of the picture's middle third),
+        place: "middle" (on the source camera's axis, as far as `middle_distance`),
             "nearest" (on that axis, 15 % behind the nearest surface), or numbers: a distance along that axis in scene
             units, x and y of a pixel of the footage (the surface that it shows), or a point in the scene's world.
 
@@ -122,7 +126,9 @@ DEFAULT_PIVOT = Pivot()
 
 
 def middle_distance(depth: np.ndarray) -> float:
-    """Median depth of a picture's middle third, in both directions.
+    """Median depth of a picture's middle third, in both directions, or of the subject that stands out in it.
+
+    A subject that fills less than half of the middle would be in front of a pivot at the median.
 
     Args:
         depth: (H, W), along z, scene units.
@@ -135,7 +141,23 @@ def middle_distance(depth: np.ndarray) -> float:
     middle = float(np.median(third))
     if not math.isfinite(middle) or middle <= 0:
         raise RequestError(f"the depth in the middle of the picture must be positive, not {middle}; check the depth")
-    return middle
+    nearer = _nearer_group(third[np.isfinite(third) & (third > 0)])
+    return middle if nearer is None else float(np.median(nearer))
+
+
+def _nearer_group(depth: np.ndarray) -> np.ndarray | None:
+    """The nearer of two groups of depths (N,), split where they explain most of the variance (Otsu, 1979)."""
+    ordered = np.sort(depth)
+    logarithms = np.log(ordered, dtype=np.float64)
+    variance, count = logarithms.var(), len(ordered)
+    near = np.arange(1, count)  # how many are in the nearer group
+    sums = logarithms.cumsum()
+    apart = sums[:-1] / near - (sums[-1] - sums[:-1]) / (count - near)
+    between = near * (count - near) / count**2 * apart**2
+    if not len(near) or between.max() < EXPLAINED_BY_GROUPS * variance or variance == 0:
+        return None
+    split = int(near[between.argmax()])
+    return ordered[:split] if split >= LEAST_SHARE * count else None
 
 
 def _distance(place: str, footage: PlacedFootage, frame: int) -> float:

@@ -24,7 +24,7 @@ from ex4d_core.messages import AskSilence, Cancel, EventsReply, GetEvents, Submi
 from ex4d_core.safe_files import create_folder
 from ex4d_core.scene_manifest import FILE_NAMES, MANIFEST
 from ex4d_core.shot import MAX_FRAMES
-from ex4d_core.stages import Pace, silence_text, stage_and_eta
+from ex4d_core.stages import Pace, StageDetails, silence_text, stage_and_eta
 from ex4d_core.take_files import ALL_TAKE_FILES, frame_file_name
 from ex4d_core.transfers import WINDOW, chunks_of, fetch_blobs, names_on_disk, upload_blobs
 
@@ -145,7 +145,7 @@ class RemoteJob:
 
     @property
     def stage(self) -> str:
-        """What the backend does while it runs ("denoise"); "" where the state says it all.
+        """What the backend does while it runs ("denoise (fp8), part 12 of 40"); "" where the state says it all.
 
         With `silence`, if there is any: "denoise, no progress for 35 s, stopped at 300 s".
         """
@@ -162,7 +162,7 @@ class RemoteJob:
             return self.uploaded / self.upload_size if self.upload_size and not self.job else 0.0
         if JobState(status.state).is_over:
             return self.last_event / status.events if status.events else 1.0
-        return status.done / status.total if status.total else 0.0
+        return min(1.0, (status.done + StageDetails.of(status.stage).fraction) / status.total) if status.total else 0.0
 
     def eta_seconds(self) -> float | None:
         """Seconds until the present stage is over; None while unknown."""
@@ -171,7 +171,8 @@ class RemoteJob:
         if self.silence:  # then nobody knows
             return None
         reported = stage_and_eta(self.status.stage)[1] if self.status is not None and self.stage else None
-        return self._pace.eta_seconds(time.monotonic(), self.stage or self.state.value, self.progress, reported)
+        stage = StageDetails.of(self.stage).title or self.state.value
+        return self._pace.eta_seconds(time.monotonic(), stage, self.progress, reported)
 
     # How it is kept going.
 

@@ -80,8 +80,8 @@ class SceneManifest:
         files: part name (see `FILE_NAMES`) to `FileEntry`.
         origin: the footage, for programs.
         depth_mapping: how relative disparity became this depth; None where depth was not made from disparity.
-        middle_distance: median depth of the middle third of frame 0, scene units, which our moves turn around; None in
-            scenes of before it, whose moves keep `subject_distance`.
+        middle_distance: median depth of what stands out in the middle third of frame 0, scene units, which our moves
+            turn around; None in scenes of before it, whose moves keep `subject_distance`.
     """
 
     name: str

@@ -25,7 +25,7 @@ from ex4d_core.source_frames import (
     source_frames_from,
     to_text,
 )
-from ex4d_core.wan_settings import WanSettings
+from ex4d_core.wan_settings import WORDS_AND_SEED, WanSettings
 
 MAX_LABEL = 200
 
@@ -46,6 +46,13 @@ _WAN_ADDITIONS = (
     "above_model",
     "upscaler",
     "keep_seen",
+    "tiny_decoder",
+    "step_interval",
+    "protected_steps",
+    "guidance_interval",
+    "cfg_zero",
+    "zero_steps",
+    "attention",
 )
 # Engines whose masks stay as they are drawn, unless a shot says otherwise: wan was trained with such masks.
 UNCLEANED_ENGINES: tuple[EngineName, ...] = ("wan",)
@@ -122,6 +129,7 @@ class ShotRequest(Settings):
         source_frames: the footage frame that each new frame shows, where they are not consecutive: in any order, and
             repeated at will. Frame numbers or their text form (`ex4d_core.source_frames`); consecutive ones become
             None and a first_frame, so that a shot has one form only.
+        wan: how the engine wan repaints. A preview keeps prompts and seed alone, for the final that is made of it.
         label: for people, in job lists.
 
     Raises:
@@ -141,6 +149,7 @@ class ShotRequest(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._settle_source_frames()
+        self._settle_wan()
         if not is_sha256(self.scene):
             raise RequestError(f"scene must be the SHA-256 of a scene manifest, not {self.scene!r:.80}")
         if len(self.camera) > MAX_FRAMES:
@@ -158,7 +167,7 @@ class ShotRequest(Settings):
         """Plain values for msgpack and JSON; without what older sides refuse, where it says nothing.
 
         That is source frames that are consecutive, one sample of each pixel, what is left to the engine (cleaning, and
-        the memory of the clip), and what the engine wan does as EX-4D.
+        the memory of the clip), and what the engine wan does as EX-4D, or would do if this were no preview.
         """
         values = super().to_wire()
         if self.source_frames is None:
@@ -223,6 +232,12 @@ class ShotRequest(Settings):
         if is_consecutive(shown_frames(len(self.camera), self.first_frame, shown)):
             object.__setattr__(self, "first_frame", shown[0])
             object.__setattr__(self, "source_frames", None)
+
+    def _settle_wan(self) -> None:
+        """Leave out what says nothing about a preview: older sides refuse it, and other presets give the same take."""
+        if self.engine != "wan":
+            kept = {name: getattr(self.wan, name) for name in WORDS_AND_SEED}
+            object.__setattr__(self, "wan", WanSettings(**kept))
 
 
 def require_size(camera: CameraPath) -> None:

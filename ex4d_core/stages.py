@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
-# Stages in which no step tells how long the next one takes: loading models, and the first step with them.
-LOAD_STAGE, WARM_UP_STAGE = "load weights", "warm up"
+# Stages in which no step tells how long the next one takes: loading models, encoding, and the first step with them.
+LOAD_STAGE, ENCODE_STAGE, WARM_UP_STAGE = "load weights", "encode", "warm up"
+DENOISE_STAGE, DECODE_STAGE = "denoise", "decode"
 # The stage of a queued job that waits for disk space on the backend; its reason says how much.
 NO_ROOM_STAGE = "waiting for disk space"
 # In `Welcome.devices`, before the reason why no device takes a job.
@@ -27,6 +29,47 @@ def stage_and_eta(text: str) -> tuple[str, float | None]:
     """The stage and the ETA (whole seconds) that `stage_with_eta` was given."""
     found = _ETA.search(text)
     return (text[: found.start()], float(found[1])) if found else (text, None)
+
+
+_DETAILS = re.compile(r"(.*?)(?: \((.+)\))?(?:, part (\d{1,6}) of (\d{1,6}))?", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class StageDetails:
+    """What the text of a stage says, without its ETA: "denoise (fp8), part 12 of 40".
+
+    Attributes:
+        name: of the stage.
+        arithmetic: what the backend computes it in; "" where it does not say so.
+        part, parts: how much of the present step is done; 0, 0 where that is not known.
+    """
+
+    name: str
+    arithmetic: str = ""
+    part: int = 0
+    parts: int = 0
+
+    @staticmethod
+    def of(text: str) -> StageDetails:
+        """Read a stage, with or without its ETA."""
+        found = _DETAILS.fullmatch(stage_and_eta(text)[0])
+        assert found is not None, "the pattern takes any text"
+        name, arithmetic, part, parts = found.groups()
+        return StageDetails(name, arithmetic or "", int(part or 0), int(parts or 0))
+
+    def __str__(self) -> str:
+        part = f", part {self.part} of {self.parts}" if self.parts else ""
+        return f"{self.title}{part}"
+
+    @property
+    def title(self) -> str:
+        """The text without the part, so that it stays the same from step to step."""
+        return f"{self.name} ({self.arithmetic})" if self.arithmetic else self.name
+
+    @property
+    def fraction(self) -> float:
+        """How much of the present step is done, 0 to 1."""
+        return min(1.0, self.part / self.parts) if self.parts else 0.0
 
 
 # A job without progress for less than this is nothing to worry about: a step may take as long.

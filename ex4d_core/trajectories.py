@@ -83,8 +83,9 @@ class Trajectory(Settings):
         Pivot,
         Codec(Pivot, Pivot.plain, Pivot.of),
         Option(
-            "what the move is about: middle (median depth of the picture's middle third), nearest, a distance in scene "
-            "units, X,Y of a pixel, or X,Y,Z in the scene's world; EX-4D's arcs have a pivot of their own",
+            "what the move is about: middle (median depth of what stands out in the picture's middle third), nearest, "
+            "a distance in scene units, X,Y of a pixel, or X,Y,Z in the scene's world; EX-4D's arcs have a pivot of "
+            "their own",
             metavar="PIVOT",
         ),
     ] = DEFAULT_PIVOT

@@ -15,11 +15,14 @@ MAX_LORAS = 8
 MAX_ADAPTER_NAME = 151
 
 Precision = Literal["bf16", "fp8", "float32"]
-WanPreset = Literal["standard", "ex4d-reference", "quality", "fast", "draft"]
+WanPreset = Literal["standard", "ex4d-reference", "quality", "fast", "draft", "live"]
 Conditioning = Literal["original", "known"]
 AboveModel = Literal["generate", "enlarge"]
+AttentionName = Literal["dense", "sparse", "sage", "sparge"]
 
 PRECISIONS: tuple[str, ...] = get_args(Precision)
+# Keys of `Welcome.lacking` where a backend's GPU computes finals in something else than fp8, or has no attention in it.
+LACKING_FP8, LACKING_FP8_ATTENTION = "wan fp8", "wan fp8 attention"
 
 # LoRAs and adapters are asked for by their file's name without the ending; no name can lead out of the folders.
 _LORA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,150}")
@@ -58,22 +61,38 @@ _TRUE_START: dict[str, Any] = {
     "above_model": "enlarge",
     "upscaler": ANY_UPSCALER,
 }
+_FOUR_STEPS: dict[str, Any] = {
+    "loras": ({"name": STEP_DISTILLED_LORA},),
+    "steps": 4,
+    "guidance": 1.0,
+    "fp8_attention": True,
+}
 # How each preset differs from the defaults of `WanSettings`, which are EX-4D's own except for the arithmetic. Takes of
 # version 0.1 have the preset "ex4d-reference" with the arithmetic of "standard"; made again, they keep it.
 WAN_PRESETS: dict[WanPreset, dict[str, Any]] = {
-    "standard": _TRUE_START,
+    "standard": {**_TRUE_START, "step_interval": 3, "protected_steps": 5},
     "ex4d-reference": {"precision": "bf16"},
     "quality": {**_TRUE_START, "lead_in": 12, "max_pixels": MODEL_PIXELS, "window": 81, "overlap": 13, "steps": 40},
-    "fast": {
-        **_TRUE_START,
-        "loras": ({"name": STEP_DISTILLED_LORA},),
-        "steps": 4,
-        "guidance": 1.0,
-        "fp8_attention": True,
-    },
+    "fast": {**_TRUE_START, **_FOUR_STEPS},
     "draft": {**_TRUE_START, "max_pixels": 384 * 384, "steps": 15, "tea_cache": 0.2, "fp8_attention": True},
+    # What `live_draft` asks for, while the camera moves.
+    "live": {
+        **_TRUE_START,
+        **_FOUR_STEPS,
+        "lead_in": 0,
+        "max_pixels": 512 * 288,
+        "upscaler": BICUBIC,
+        "tiny_decoder": True,
+    },
 }
 DEFAULT_PRESET: WanPreset = "standard"
+# What a preview keeps for the final that is made of it; the rest comes from that final's preset.
+WORDS_AND_SEED = ("prompt", "negative_prompt", "seed")
+
+
+def is_weights_name(name: str) -> bool:
+    """Whether a request can name a LoRA or an adapter so: its file's name without folder and ending."""
+    return bool(_LORA_NAME.fullmatch(name))
 
 
 def pixels_from(text: str) -> int:
@@ -115,7 +134,7 @@ class Lora(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not _LORA_NAME.fullmatch(self.name):
+        if not is_weights_name(self.name):
             raise RequestError(
                 f"invalid LoRA name {self.name!r:.80}: expected a file name without folder and ending "
                 "(letters, digits, . _ + -)"
@@ -152,6 +171,7 @@ class WanSettings(Settings):
         guidance: classifier-free guidance scale; 1 leaves the negative prompt out and takes half the time.
         shift: timestep shift of the flow-matching schedule; higher spends more steps on the coarse structure.
         erosion: smallest and largest side, in pixels, of the square by which each mask frame shrinks; (0, 0): not.
+            With conditioning "known" frame 0 of a shot keeps all of its mask.
         max_pixels: the working size: larger frames are made smaller and enlarged again, keeping their aspect; 0: never.
             `WORKING_SIZES` has names for some.
         erosion_seed: of the erosion, so that takes of several seeds share their masks; None: the noise's seed.
@@ -177,6 +197,16 @@ class WanSettings(Settings):
             the ending; or "auto", which takes the first file there, and else "bicubic".
         keep_seen: show the footage's own pixels where the render has them, over the generated picture; never with the
             preset "ex4d-reference".
+        tiny_decoder: decode with the tiny decoder TAEW 2.1 instead of the VAE, where its file is there; for drafts.
+        step_interval: run the network at every n-th step, and extrapolate the velocity at those between; not with
+            ``tea_cache``.
+        protected_steps: first steps that leave nothing out: no interval, no ``tea_cache``, and dense attention.
+        guidance_interval: smallest and largest sigma that are guided; elsewhere the negative prompt's pass is left out.
+        cfg_zero: CFG-Zero*: scale the negative prompt's velocity to the positive one's before guidance.
+        zero_steps: first steps that leave the noise as it is, the zero-init of CFG-Zero*.
+        attention: of the tokens to each other. "dense": all, by what is fastest here; "sparse": those that are near in
+            space and time; "sage" and "sparge": in 8 bits by SageAttention 2, and in 8 bits and sparse by SpargeAttn,
+            where these are installed. ``fp8_attention`` is for "dense".
 
     Raises:
         RequestError: a field of the wrong type or out of range.
@@ -199,7 +229,10 @@ class WanSettings(Settings):
     ] = 5.0
     erosion: Annotated[
         tuple[Annotated[int, Range(0, 64)], Annotated[int, Range(0, 64)]],
-        Option("shrink each mask by a random LOW to HIGH pixels", metavar="LOW,HIGH"),
+        Option(
+            "shrink each mask by a random LOW to HIGH pixels; with --conditioning known not that of frame 0",
+            metavar="LOW,HIGH",
+        ),
     ] = (2, 8)
     max_pixels: Annotated[
         int,
@@ -261,6 +294,26 @@ class WanSettings(Settings):
     keep_seen: Annotated[
         bool, Option("show the footage's own pixels where it was seen, over the generated picture")
     ] = False
+    tiny_decoder: Annotated[
+        bool, Option("decode with TAEW 2.1 where 'ex4d models fetch tiny_decoder' has fetched it; for drafts")
+    ] = False
+    step_interval: Annotated[
+        int, Range(1, 10), Option("run the network at every N-th step, and extrapolate between", metavar="N")
+    ] = 1
+    protected_steps: Annotated[
+        int, Range(0, 200), Option("first steps that leave nothing out, with dense attention", metavar="N")
+    ] = 0
+    guidance_interval: Annotated[
+        tuple[Annotated[float, Range(0, 1)], Annotated[float, Range(0, 1)]],
+        Option("guide only at sigmas from LOW to HIGH", metavar="LOW,HIGH"),
+    ] = (0.0, 1.0)
+    cfg_zero: Annotated[bool, Option("CFG-Zero*: scale the negative prompt's velocity before guidance")] = False
+    zero_steps: Annotated[
+        int, Range(0, 10), Option("first steps that leave the noise as it is, the zero-init of CFG-Zero*", metavar="N")
+    ] = 0
+    attention: Annotated[
+        AttentionName, Option("dense; sparse: what is near in space and time; sage, sparge: by these packages")
+    ] = "dense"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -271,11 +324,22 @@ class WanSettings(Settings):
             raise RequestError(f"overlap must be shorter than window, not {self.overlap} of {self.window} frames")
         if self.conditioning == "known" and self.window > MAX_WINDOW:
             raise RequestError(f"window must be at most {MAX_WINDOW} frames, which Wan was made for, not {self.window}")
+        if self.tea_cache and self.step_interval > 1:
+            raise RequestError(
+                f"tea_cache ({self.tea_cache}) and step_interval ({self.step_interval}) both leave steps out: set "
+                "tea_cache to 0, or step_interval to 1"
+            )
+        if self.guidance_interval[0] > self.guidance_interval[1]:
+            raise RequestError(
+                f"guidance_interval must be its smallest, then its largest sigma, not {self.guidance_interval!r}"
+            )
+        if self.zero_steps >= self.steps:
+            raise RequestError(f"zero_steps must be fewer than the {self.steps} steps, not {self.zero_steps}")
         if self.lead_in not in LEAD_INS:
             raise RequestError(f"lead_in must be one of {', '.join(map(str, LEAD_INS))} frames, not {self.lead_in}")
         if 0 < self.max_pixels < 64 * 64:
             raise RequestError(f"max_pixels must be 0 or at least {64 * 64}, not {self.max_pixels}")
-        if self.adapter and not _LORA_NAME.fullmatch(self.adapter):
+        if self.adapter and not is_weights_name(self.adapter):
             raise RequestError(
                 f"invalid adapter {self.adapter!r:.80}: expected a file name without folder and ending "
                 "(letters, digits, . _ + -)"

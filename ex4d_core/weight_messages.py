@@ -10,6 +10,8 @@ from ex4d_core.message_base import Message, Reply
 from ex4d_core.schema import Length, Range
 
 MAX_PARTS = 200
+# Of parts that are no part of the catalogue: adapters that finals can take instead of EX-4D's, by their names.
+ADAPTER_KIND = "adapter"
 # A part has many files: up to a petabyte.
 _Bytes = Annotated[int, Range(0, 10**15)]
 
@@ -39,11 +41,11 @@ class CancelFetch(Message):
 
 @dataclass(frozen=True)
 class WeightsPart:
-    """A part of the weights: a depth estimator, or a part of the engine wan.
+    """A part of the weights: a depth estimator, a part of the engine wan, or another adapter for it.
 
     Attributes:
         name, title: for requests, and for people.
-        kind: "depth", "wan", "lora" or "evaluation".
+        kind: "depth", "wan", "lora", "evaluation" or `ADAPTER_KIND`.
         licence: for people.
         commercial: whether that licence allows commercial use of results.
         bytes: of all files, about.

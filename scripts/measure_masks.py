@@ -36,6 +36,7 @@ from ex4d.pipeline.render import render_shot  # noqa: E402
 from ex4d.raster import Rasterizer, create_rasterizer, render_in_batches  # noqa: E402
 from ex4d_core.cameras import CameraPath, look_at  # noqa: E402
 from ex4d_core.render_settings import OCCLUSION_MODELS, OcclusionModel, RenderSettings  # noqa: E402
+from mask_ceilings import ceiling_rows  # noqa: E402
 from true_scenes import (  # noqa: E402
     COMMITTED,
     DepthError,
@@ -133,6 +134,20 @@ def steady_table(scenes: Sequence[TrueScene], errors: Sequence[str]) -> Iterator
                     scores[masks].append(score(view, drawn.mask[0].numpy(), drawn.color[0].numpy()))
         for masks, found in scores.items():
             yield f"| {scene.name} | {name} | {masks} | {Score.mean(found)} |"
+
+
+def ceiling_table(scenes: Sequence[TrueScene], errors: Sequence[str], enlarged: Path | None) -> Iterator[str]:
+    """Rows of what masks could be at best, see `mask_ceilings.py`; enlarged is a folder of scenes with more pixels."""
+    rasterizer = create_rasterizer("warp", "cpu")
+    yield "| scene | depth | what is known | false | missed | IoU |"
+    yield "|---|---|---|---|---|---|"
+    for scene, name in product(scenes, errors):
+        depth = scene.depth if ERRORS[name] is None else repaired(scene, ERRORS[name])
+        larger = None if enlarged is None or ERRORS[name] is not None else enlarged / f"{scene.name}.npz"
+        known = load_scene(larger) if larger is not None and larger.exists() else None
+        for knowledge, found in ceiling_rows(scene, depth, rasterizer, known):
+            figures = f"{100 * found.false:.2f} % | {100 * found.missed:.2f} % | {found.agreement:.3f}"
+            yield f"| {scene.name} | {name} | {knowledge} | {figures} |"
 
 
 def zoom_table(scenes: Sequence[TrueScene]) -> Iterator[str]:
@@ -234,6 +249,8 @@ def main() -> None:
     parser.add_argument("--only", default="", help="scenes whose name contains this")
     parser.add_argument("--depth-error", choices=list(ERRORS), help="only this error of depth")
     parser.add_argument("--steady", action="store_true", help="only what holding masks steady does to their truth")
+    parser.add_argument("--ceilings", action="store_true", help="only what masks could be at best")
+    parser.add_argument("--enlarged", type=Path, help="with --ceilings: folder of the same scenes with more pixels")
     parser.add_argument("--sheet", type=Path, help="also write a picture of all views, PNG; of --depth-error, or exact")
     parser.add_argument("--footage", type=Path, help="real footage to measure steadiness on")
     parser.add_argument("--depth", type=Path, help="depth of the footage, .npz")
@@ -251,7 +268,9 @@ def main() -> None:
             *(load_scene(file) for file in files if options.only in file.stem),
         ]
         errors = [options.depth_error] if options.depth_error else list(ERRORS)
-        if options.steady:
+        if options.ceilings:
+            tables.append(ceiling_table(scenes, errors, options.enlarged))
+        elif options.steady:
             tables.append(steady_table(scenes, errors))
         else:
             tables += [model_table(scenes, errors), zoom_table(scenes), plane_table()]

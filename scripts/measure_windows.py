@@ -4,7 +4,7 @@ Small networks make the sample clip's shot, with conditioning "original" and "kn
 with a toy that is like a trained model where it matters here. Its VAE is fitted to the clip, and its generator gives
 the render, in the look of the frames that it starts from. Prints the table of docs/measured/windows.md.
 
-    python scripts/measure_windows.py [--fit-steps N] [--windows N]
+    python scripts/measure_windows.py [--fit-steps N] [--windows N] [--window N]
 """
 
 from __future__ import annotations
@@ -64,9 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fit-steps", type=int, default=500, help="steps of fitting the toy's VAE")
     parser.add_argument("--windows", type=int, default=8)
+    parser.add_argument("--window", type=int, default=WINDOW, help="frames of each, 4n + 1")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)  # such small networks do not gain from more
-    frames = shot(WINDOW + (options.windows - 1) * (WINDOW - OVERLAP))
+    frames = shot(options.window + (options.windows - 1) * (options.window - OVERLAP))
     print("| networks | conditioning | drift in window 2 | in the last | worst | seam, mean | worst |")
     print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory(prefix="ex4d-windows-") as folder:
@@ -76,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 fit_vae(find_wan_files(models).vae, frames, options.fit_steps)
             for conditioning in ("original", "known"):
                 with a_look_that_is_kept() if name == "toy" else nullcontext():
-                    held = measure(models, frames, conditioning)
+                    held = measure(models, frames, conditioning, options.window)
                 figures = (held.drift[0], held.drift[-1], max(held.drift), np.mean(held.seams), max(held.seams))
                 cells = " | ".join(f"{figure:.2f}" for figure in figures)
                 print(f"| {name} | {conditioning} | {cells} |", flush=True)
@@ -97,11 +98,11 @@ def shot(count: int) -> list[RenderedFrame]:
     return frames
 
 
-def measure(models: Path, frames: list[RenderedFrame], conditioning: str) -> Held:
-    """Generate a shot, and score it."""
+def measure(models: Path, frames: list[RenderedFrame], conditioning: str, window: int = WINDOW) -> Held:
+    """Generate a shot in windows of so many frames, and score it."""
     settings = WanSettings(
         conditioning=conditioning,
-        window=WINDOW,
+        window=window,
         overlap=OVERLAP,
         steps=1,
         guidance=1.0,

@@ -40,6 +40,7 @@ class TrueView:
         camera: one frame, in the scene's world.
         color: (H, W, 3) uint8 sRGB.
         visible: (H, W) bool, whether the pixel's scene point was seen in its own footage frame.
+        depth: (H, W) float32 along the view's z, of what it really sees; within 0.8 %.
         elsewhere: (H, W) bool, whether any other frame of the clip saw it; None where that is not known.
     """
 
@@ -48,6 +49,7 @@ class TrueView:
     camera: CameraPath
     color: np.ndarray
     visible: np.ndarray
+    depth: np.ndarray
     elsewhere: np.ndarray | None = None
 
 
@@ -133,9 +135,10 @@ def load_committed(name: str) -> TrueScene:
         camera = CameraPath(stored["extrinsics"], stored["intrinsics"], int(stored["width"]), int(stored["height"]))
     with np.load(folder / "true_views.npz") as stored:
         views = tuple(
-            TrueView(name, int(frame), CameraPath(pose[None], matrix, *image.shape[1::-1]), image, visible)
-            for name, frame, pose, matrix, image, visible in zip(
-                *(stored[key] for key in ("view", "frames", "extrinsics", "intrinsics", "rgb", "visible")), strict=True
+            TrueView(name, int(frame), CameraPath(pose[None], matrix, *image.shape[1::-1]), image, visible, seen)
+            for name, frame, pose, matrix, image, visible, seen in zip(
+                *(stored[key] for key in ("view", "frames", "extrinsics", "intrinsics", "rgb", "visible", "depth")),
+                strict=True,
             )
         )
     return TrueScene(name, color, depth, camera, views)
@@ -146,15 +149,17 @@ def load_scene(path: Path) -> TrueScene:
 
     It has ``rgb`` (T, H, W, 3), ``depth`` (T, H, W), ``intrinsics`` (3, 3), ``source_extrinsics`` (T, 4, 4); and of V
     views ``view_name``, ``view_frame`` (V,), ``extrinsics`` (V, 4, 4), ``view_intrinsics`` (V, 3, 3), ``true_rgb``,
-    ``true_visible`` and ``elsewhere`` (V, H, W). Extrinsics are world to camera, OpenCV.
+    ``true_visible``, ``true_depth`` and ``elsewhere`` (V, H, W). Extrinsics are world to camera, OpenCV.
     """
     with np.load(path) as stored:
         color, depth = stored["rgb"], stored["depth"]
         size = color.shape[2], color.shape[1]
-        keys = ("view_name", "view_frame", "extrinsics", "view_intrinsics", "true_rgb", "true_visible", "elsewhere")
+        keys = ("view_name", "view_frame", "extrinsics", "view_intrinsics", "true_rgb", "true_visible", "true_depth")
         views = tuple(
-            TrueView(str(name), int(frame), CameraPath(pose[None], matrix, *size), image, visible, elsewhere)
-            for name, frame, pose, matrix, image, visible, elsewhere in zip(*(stored[key] for key in keys), strict=True)
+            TrueView(str(name), int(frame), CameraPath(pose[None], matrix, *size), image, visible, seen, elsewhere)
+            for name, frame, pose, matrix, image, visible, seen, elsewhere in zip(
+                *(stored[key] for key in (*keys, "elsewhere")), strict=True
+            )
         )
         camera = CameraPath(stored["source_extrinsics"], stored["intrinsics"], *size)
     return TrueScene(path.stem, color, depth, camera, views)

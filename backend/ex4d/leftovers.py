@@ -21,6 +21,9 @@ import platformdirs
 # A process may still use what was changed more recently.
 STALE_SECONDS = 86_400.0
 
+# Of `ex4d.weights.converted`, beside the weights. Hidden, so that searches for weights pass it over.
+CONVERTED_FOLDER = ".converted"
+
 # As `tempfile` completes the prefixes that this package and Warp give it. Other names that begin so may be the user's.
 _TEMPORARY = re.compile(r"(wp_pch_|ex4d-(?:bench|demo|ranks)-)[a-z0-9_]{8}")
 _PARTIAL_DOWNLOADS = ("*/*/.cache/huggingface/download", "*/.cache/huggingface/download")
@@ -31,7 +34,7 @@ class Leftover:
     """Files that can be removed together.
 
     Attributes:
-        kind: "kernels", "download" or "temporary".
+        kind: "kernels", "download", "converted" or "temporary".
         path: a file or a folder.
         bytes: on disk.
     """
@@ -74,6 +77,13 @@ def interrupted_downloads(models: Path) -> Iterator[Leftover]:
             for path in sorted(folder.rglob("*.incomplete")):
                 if _is_stale(path):
                     yield Leftover("download", path, size_of(path))
+
+
+def converted_weights(models: Path) -> Iterator[Leftover]:
+    """Weights as the engine wan uses them, which the next load makes again from those in ``models``."""
+    for path in sorted((models / CONVERTED_FOLDER).glob("*.safetensors*")):
+        if path.suffix == ".safetensors" or _is_stale(path):  # a partial file may be written now
+            yield Leftover("converted", path, size_of(path))
 
 
 def temporary_folders() -> Iterator[Leftover]:

@@ -25,6 +25,8 @@ from ex4d_core.local_token import TOKENS_VARIABLE
 MODELS_VARIABLE = "EX4D_MODELS"
 MODEL_PATH_VARIABLE = "EX4D_MODEL_PATH"
 VRAM_LIMIT_VARIABLE = "EX4D_VRAM_LIMIT_GB"
+COMPILE_VAE_VARIABLE = "EX4D_COMPILE_VAE"
+CONVERTED_VARIABLE = "EX4D_CONVERTED_GB"
 
 # Every variable that this package reads, its meaning, and the flag that goes before it; for `ex4d --help` and the docs.
 ENVIRONMENT = {
@@ -34,12 +36,24 @@ ENVIRONMENT = {
     MODEL_PATH_VARIABLE: ("further folders of weights of the engine wan, separated as in PATH", "--model-path"),
     LICENCE_VARIABLE: ("what results of this machine are for: commercial or research", "--licence"),
     VRAM_LIMIT_VARIABLE: ("GPU memory that the engine wan may use, in GB", "--vram-limit"),
+    COMPILE_VAE_VARIABLE: ("1: compile the VAE's decoder on a GPU; 0: not, the default", ""),
+    CONVERTED_VARIABLE: ("disk space for converted weights beside the weights, in GB; 0: none", ""),
     "CUDA_VISIBLE_DEVICES": ("GPUs that PyTorch and a service see", "--device"),
 }
 
 # Keys of the configuration file's table [machine], and the types that TOML has for them.
-_MACHINE_KEYS = {"models": (str,), "model_path": (list,), "licence": (str,), "vram_limit_gb": (int, float)}
-_TOML_NAMES = {(str,): "text", (list,): "a list of folders", (int, float): "a number"}
+_MACHINE_KEYS = {
+    "models": (str,),
+    "model_path": (list,),
+    "licence": (str,),
+    "vram_limit_gb": (int, float),
+    "compile_vae": (bool,),
+    "converted_gb": (int, float),
+}
+_TOML_NAMES = {
+    **{(str,): "text", (list,): "a list of folders", (int, float): "a number"},
+    (bool,): "true or false",
+}
 
 
 def default_models_folder() -> Path:
@@ -57,9 +71,11 @@ class MachineSettings:
         licence: what results of this machine are for; None leaves it to the request.
         accepted: names of parts that are for research only and for which the owner holds another licence.
         model_path: further folders, absolute, that weights of the engine wan are looked for in by what files hold.
+        compile_vae: compile the VAE's decoder on a GPU, which takes a minute for each size of frames.
+        converted_gb: disk space (of 10**9 bytes each) for converted weights beside the weights; 0 for none.
 
     Raises:
-        DeviceError: the limit is not a number above 0.
+        DeviceError: the limit is not a number above 0, or the disk space one below it.
         LicenceError: no such licence.
     """
 
@@ -68,6 +84,9 @@ class MachineSettings:
     licence: Licence | None = None
     accepted: tuple[str, ...] = ()
     model_path: tuple[Path, ...] = ()
+    compile_vae: bool = False
+    # Of three presets with what they share: 34, 20 and 20 GB of a transformer.
+    converted_gb: float = 80.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "models", Path(self.models).expanduser().absolute())
@@ -76,6 +95,8 @@ class MachineSettings:
         object.__setattr__(self, "model_path", further)
         if self.vram_limit_gb is not None and not 0 < self.vram_limit_gb < math.inf:
             raise DeviceError(f"invalid limit of GPU memory {self.vram_limit_gb!r}: expected gigabytes above 0")
+        if not 0 <= self.converted_gb < math.inf:
+            raise DeviceError(f"invalid disk space for converted weights {self.converted_gb!r}: expected GB from 0")
         if self.licence is not None:
             as_licence(self.licence)
 
@@ -94,7 +115,8 @@ class MachineSettings:
             ConfigError: the configuration file has.
         """
         file = cls._from_file()
-        variable, licence = _gigabytes(os.environ.get(VRAM_LIMIT_VARIABLE)), os.environ.get(LICENCE_VARIABLE)
+        variable, licence = _gigabytes(VRAM_LIMIT_VARIABLE, "above 0"), os.environ.get(LICENCE_VARIABLE)
+        converted = _gigabytes(CONVERTED_VARIABLE, "from 0")
         limits = (vram_limit_gb, variable, file.vram_limit_gb)
         further = [Path(one) for one in os.environ.get(MODEL_PATH_VARIABLE, "").split(os.pathsep) if one]
         return cls(
@@ -103,6 +125,8 @@ class MachineSettings:
             as_licence(licence, LICENCE_VARIABLE) if licence else file.licence,
             accepted,
             tuple(model_path or further or file.model_path),
+            _switch(os.environ.get(COMPILE_VAE_VARIABLE), COMPILE_VAE_VARIABLE, file.compile_vae),
+            file.converted_gb if converted is None else converted,
         )
 
     @classmethod
@@ -116,7 +140,8 @@ class MachineSettings:
         for key, value in table.items():
             if key not in _MACHINE_KEYS:
                 raise ConfigError(f"{where} has no key {key!r}: expected one of {', '.join(_MACHINE_KEYS)}")
-            if isinstance(value, bool) or not isinstance(value, _MACHINE_KEYS[key]):
+            types = _MACHINE_KEYS[key]
+            if (isinstance(value, bool) and bool not in types) or not isinstance(value, types):
                 raise ConfigError(f"{where} {key} must be {_TOML_NAMES[_MACHINE_KEYS[key]]}, not {value!r}")
             if isinstance(value, list) and not all(isinstance(one, str) for one in value):
                 raise ConfigError(f"{where} {key} must be a list of folders, not {value!r}")
@@ -149,10 +174,17 @@ class MachineSettings:
         require_allowed(name, commercial, self.licence_for(requested), self.accepted, terms=terms, instead=instead)
 
 
-def _gigabytes(text: str | None) -> float | None:
+def _switch(text: str | None, variable: str, otherwise: bool) -> bool:
+    if text not in (None, "", "0", "1"):
+        raise DeviceError(f"invalid {variable} {text!r}: expected 1 or 0")
+    return text == "1" if text else otherwise
+
+
+def _gigabytes(variable: str, expected: str) -> float | None:
+    text = os.environ.get(variable)
     if not text:
         return None
     try:
         return float(text)
     except ValueError as error:
-        raise DeviceError(f"invalid {VRAM_LIMIT_VARIABLE} {text!r}: expected gigabytes above 0") from error
+        raise DeviceError(f"invalid {variable} {text!r}: expected gigabytes {expected}") from error

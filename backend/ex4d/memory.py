@@ -39,6 +39,17 @@ def free_memory() -> int:
     return max(free, 0)
 
 
+def total_memory() -> int:
+    """Bytes of the machine's memory, or of its container's if that has less."""
+    total = psutil.virtual_memory().total
+    for limit, _, _ in _CGROUPS:
+        try:
+            total = min(total, int(Path(limit).read_text()))
+        except (OSError, ValueError):  # as above
+            continue
+    return total
+
+
 def require_memory(needed: float, what: str) -> None:
     """Check that there is room.
 

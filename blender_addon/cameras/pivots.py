@@ -50,7 +50,11 @@ class EX4D_Pivot(bpy.types.PropertyGroup):
         name="Pivot",
         description="What new moves orbit, approach and keep in place; EX-4D's arcs keep the point that EX-4D finds",
         items=(
-            (MIDDLE, "Middle of Picture", "Straight ahead, at the median depth of the picture's middle third"),
+            (
+                MIDDLE,
+                "Middle of Picture",
+                "Straight ahead, at the median depth of what stands out in the picture's middle third",
+            ),
             (CURSOR, "3D Cursor", "The 3D cursor"),
             (OBJECT, "Active Object", "The origin of the object that is active now"),
             (POINT, "Picked Point", "The point of the scene that was clicked on"),

@@ -74,7 +74,7 @@ class ShotPath:
         """Read on, or again if something has changed, while anybody wants to know; in every tick."""
         context = current_context()
         scene = context.scene
-        if not (scene.ex4d_path.show or scene.ex4d_coverage.live):
+        if not (scene.ex4d_path.show or scene.ex4d_coverage.live or scene.ex4d_draft.live):
             if self.path is not None:
                 self.reset()
         elif self._reading is not None:

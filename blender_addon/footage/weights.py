@@ -1,4 +1,4 @@
-"""Which depth estimators the backend has, and downloads of their weights there, for the panel; asked of the backend."""
+"""Which depth estimators and adapters the backend has, and downloads of weights there; asked of the backend."""
 
 from __future__ import annotations
 
@@ -11,13 +11,22 @@ from bpy.app.translations import pgettext_iface as iface_
 from ex4d_core.client import Conversation, RequestRefused, Task
 from ex4d_core.errors import user_message
 from ex4d_core.message_base import Message
-from ex4d_core.weight_messages import CancelFetch, DescribeWeights, FetchWeights, WeightsPart, WeightsReply
+from ex4d_core.weight_messages import (
+    ADAPTER_KIND,
+    CancelFetch,
+    DescribeWeights,
+    FetchWeights,
+    WeightsPart,
+    WeightsReply,
+)
 
 from ..connection.preferences import chosen_licence
 from ..connection.session import session
 from ..scheduler import LIVE_SECONDS, scheduler
 
 AUTO = "auto"
+# No adapter of that name can be asked for, as it begins with an underscore.
+PUBLISHED_ADAPTER = "_EX-4D"
 # How often the backend is asked: while something is fetched, and else.
 _FETCHING_SECONDS, _IDLE_SECONDS = 0.5, 10.0
 
@@ -28,6 +37,7 @@ class BackendWeights:
     Attributes:
         estimators: depth estimators, in the backend's order of preference; empty before an answer, or from an older
             backend.
+        adapters: that finals can take instead of EX-4D's.
         allowed: whether the backend fetches weights for its clients.
         problem: why the last request was refused, for people; "" if it was not.
     """
@@ -39,6 +49,7 @@ class BackendWeights:
     def reset(self) -> None:
         """Forget everything."""
         self.estimators: list[WeightsPart] = []
+        self.adapters: list[WeightsPart] = []
         self.allowed = False
         self.problem = ""
         self._task: Task[Any] | None = None
@@ -89,6 +100,7 @@ class BackendWeights:
 
     def _received(self, reply: WeightsReply) -> None:
         self.estimators = [one for one in reply.parts if one.kind == "depth"]
+        self.adapters = [one for one in reply.parts if one.kind == ADAPTER_KIND]
         self.allowed, self.problem = reply.allowed, ""
 
 
@@ -111,8 +123,9 @@ def why_forbidden(part: WeightsPart) -> str:
 
 
 weights = BackendWeights()
-# Blender keeps no reference to the texts of such an enum.
+# Blender keeps no reference to the texts of such enums.
 _items: list[tuple[str, str, str]] = []
+_adapter_items: list[tuple[str, str, str]] = []
 
 
 def estimator_items(settings: Any, _: bpy.types.Context | None) -> list[tuple[str, str, str]]:
@@ -123,6 +136,16 @@ def estimator_items(settings: Any, _: bpy.types.Context | None) -> list[tuple[st
         found.append((settings.estimator, settings.estimator, iface_("This backend does not have it")))
     _items[:] = found
     return _items
+
+
+def adapter_items(final: Any, _: bpy.types.Context | None) -> list[tuple[str, str, str]]:
+    """The backend's adapters as choices, EX-4D's first, and the one that is set, which another backend may have."""
+    found = [(PUBLISHED_ADAPTER, "EX-4D", iface_("The published adapter"))]
+    found += [(one.name, one.title, "") for one in weights.adapters if one.name != PUBLISHED_ADAPTER]
+    if final.adapter and final.adapter not in [name for name, _, _ in found]:
+        found.append((final.adapter, final.adapter, iface_("This backend does not have it")))
+    _adapter_items[:] = found
+    return _adapter_items
 
 
 def register() -> None:

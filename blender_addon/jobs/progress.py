@@ -5,7 +5,7 @@ from __future__ import annotations
 from bpy.app.translations import pgettext_iface as iface_
 
 from ex4d_core.remote_job import JobState
-from ex4d_core.stages import LOAD_STAGE, NO_ROOM_STAGE, WARM_UP_STAGE
+from ex4d_core.stages import DENOISE_STAGE, ENCODE_STAGE, LOAD_STAGE, NO_ROOM_STAGE, WARM_UP_STAGE, StageDetails
 
 from ..connection.session import session
 from ..paths import from_blend
@@ -71,16 +71,18 @@ def progress_text(record: JobRecord, engine: str = "") -> str:
 
 def _stage_text(record: JobRecord, engine: str) -> str:
     """What is being done, and how far that is."""
-    if record.stage == "denoise":
-        return iface_("step {done} of {total}").format(done=record.done, total=record.total)
-    if engine and record.stage == engine:
+    details = StageDetails.of(record.stage)
+    if details.name == DENOISE_STAGE:
+        text = iface_("step {done} of {total}").format(done=record.done, total=record.total)
+        return f"{text} ({details.arithmetic})" if details.arithmetic else text
+    if engine and details.name == engine:
         return iface_("frame {done} of {total}").format(done=record.done, total=record.total)
-    if record.stage == WARM_UP_STAGE:
+    if details.name == WARM_UP_STAGE:
         return iface_("warming up")
-    if not record.stage and record.state == JobState.RUNNING:
+    if not details.name and record.state == JobState.RUNNING:
         return iface_("starting")
-    stage = iface_("loading weights") if record.stage == LOAD_STAGE else iface_(record.stage or record.state)
-    return f"{stage} {record.progress:.0%}"
+    known = {LOAD_STAGE: iface_("loading weights"), ENCODE_STAGE: iface_("encoding")}
+    return f"{known.get(details.name) or iface_(details.name or record.state)} {record.progress:.0%}"
 
 
 def _duration(record: JobRecord) -> str:

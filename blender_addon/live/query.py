@@ -27,7 +27,7 @@ from ..scenes.link import open_scene
 from ..scheduler import LIVE_SECONDS, scheduler
 from .each_scene import Follower
 
-Answer = TypeVar("Answer", bound=Message)
+Answer = TypeVar("Answer")
 
 # What the seal of a question that was switched on is about.
 _SWITCHED_ON = "live query"

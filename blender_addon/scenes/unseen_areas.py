@@ -109,7 +109,8 @@ def _known(
     if not scenes:
         return None
     size = tuple(gpu.state.viewport_get()[2:])
-    shown = (to_screen.copy(), [one.session_uid for one in scenes])
+    to_world = [one.evaluated_get(context.evaluated_depsgraph_get()).matrix_world.copy() for one in scenes]
+    shown = (to_screen.copy(), [one.session_uid for one in scenes], to_world)
     picture, before = _known_pictures.get(size, (None, None))
     if picture is None:
         if len(_known_pictures) >= _MOST_PICTURES:

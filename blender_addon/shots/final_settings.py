@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
-from ex4d_core.final_sizes import generated_frames, generation_size, lead_in_cost, window_lengths
+from ex4d_core.final_sizes import (
+    generated_frames,
+    generation_size,
+    lead_in_cost,
+    window_lengths,
+    with_lead_in,
+)
 from ex4d_core.messages import Welcome
 from ex4d_core.wan_settings import (
     DEFAULT_NEGATIVE_PROMPT,
     DEFAULT_PRESET,
     DEFAULT_PROMPT,
+    LACKING_FP8,
+    LACKING_FP8_ATTENTION,
     LEAD_INS,
+    MAX_ADAPTER_NAME,
     MAX_PROMPT,
     MAX_STRIDE,
     WAN_PRESETS,
@@ -25,6 +34,7 @@ from ex4d_core.wan_settings import (
 
 from ..blender_types import Context, Operator
 from ..connection.panel import wrapped
+from ..footage.weights import adapter_items
 from .final_size import (
     OF_PRESET,
     above_model_property,
@@ -43,13 +53,15 @@ _PRESET_TEXTS = {
     "quality": ("Quality", "Images of 832x480 pixels at most, longer windows and 40 steps: slow, for large GPUs"),
     "fast": ("Fast", "4 steps with a distilled LoRA, which the backend must have"),
     "draft": ("Draft", "Small images and few steps, to try out prompts and seeds"),
+    "live": ("Live", "4 steps at 512x288 pixels at most, as Watch shows while the camera moves"),
 }
 # What .blend files store: the first four are those of version 0.1.
 _PRESET_NUMBERS = {
-    name: number for number, name in enumerate(("ex4d-reference", "quality", "fast", "draft", "standard"))
+    name: number for number, name in enumerate(("ex4d-reference", "quality", "fast", "draft", "standard", "live"))
 }
 _PRESET_ITEMS = tuple((name, *_PRESET_TEXTS[name], "NONE", _PRESET_NUMBERS[name]) for name in WAN_PRESETS)
 _LEAD_IN_ITEMS = tuple((str(frames), str(frames) if frames else "Off", "", "NONE", frames) for frames in LEAD_INS)
+_ADAPTER_DESCRIPTION = "The backend's adapter of the generator: that of EX-4D, or another of its kind"
 _DIALOG_WIDTH = 700
 # The largest value of Blender's integers.
 MAX_SEED = 2**31 - 1
@@ -60,6 +72,15 @@ def _apply_preset(final: Any, _: bpy.types.Context) -> None:
     final.steps, final.guidance = settings.steps, settings.guidance
     final.lead_in, final.stride = str(settings.lead_in), settings.stride
     final.size = OF_PRESET
+
+
+def _chosen_adapter(final: Any) -> int:
+    names = [name for name, _, _ in adapter_items(final, None)]
+    return names.index(final.adapter) if final.adapter else 0
+
+
+def _choose_adapter(final: Any, number: int) -> None:
+    final.adapter = adapter_items(final, None)[number][0] if number else ""
 
 
 class EX4D_Final(bpy.types.PropertyGroup):
@@ -117,6 +138,14 @@ class EX4D_Final(bpy.types.PropertyGroup):
         default=1,
         min=1,
         max=MAX_STRIDE,
+    )
+    adapter: bpy.props.StringProperty(name="Adapter", description=_ADAPTER_DESCRIPTION, maxlen=MAX_ADAPTER_NAME)
+    adapter_choice: bpy.props.EnumProperty(
+        name="Adapter",
+        description=_ADAPTER_DESCRIPTION,
+        items=adapter_items,
+        get=_chosen_adapter,
+        set=_choose_adapter,
     )
     size: size_property
     above_model: above_model_property
@@ -189,6 +218,7 @@ def final_settings(final: EX4D_Final) -> WanSettings:
         guidance=round(final.guidance, 4),  # Blender stores float32
         lead_in=int(final.lead_in) if known else 0,
         stride=final.stride,
+        adapter=final.adapter,
         **size_settings(final),
     )
 
@@ -209,12 +239,14 @@ def workload_text(
     width: int,
     height: int,
     pixel_aspect: float = 1.0,
+    at_source: bool | None = None,
     server: Welcome | None = None,
 ) -> str:
     """A summary for the panel: the number of frames, the size that they are generated at, and the steps.
 
     Args:
         pixel_aspect: width of a pixel by its height.
+        at_source: whether the shot starts at the source view; if not, its hidden frames count for the windows.
         server: what the connected backend offers; None without a connection.
     """
     generated = generation_size(settings, width, height, pixel_aspect)
@@ -222,7 +254,8 @@ def workload_text(
     if generated != (width, height):
         size = enlarged_text(size, width, height, server)
     frames = generated_frames(frames, settings.stride)
-    count = len(window_lengths(frames, settings))
+    hidden = settings.lead_in if at_source is False and settings.conditioning == "known" else 0
+    count = len(window_lengths(frames + hidden, with_lead_in(settings, frames, hidden)))
     if count == 1:
         return iface_("{frames} frames at {size}, {steps} steps").format(frames=frames, size=size, steps=settings.steps)
     return iface_(
@@ -251,14 +284,53 @@ def start_text(settings: WanSettings, frames: int, at_source: bool | None, visib
     return text.format(more=f"{more:.0%}")
 
 
-def restore_final_settings(final: EX4D_Final, settings: WanSettings) -> None:
-    """Set a shot's final settings to those of a take."""
+def restore_final_settings(final: EX4D_Final, settings: WanSettings) -> str:
+    """Set a shot's final settings to those of a final take.
+
+    Returns:
+        A note for the artist where the preset has changed since, so that a new final will be another; or "".
+    """
     final.preset = settings.preset
-    final.prompt, final.negative_prompt = settings.prompt, settings.negative_prompt
+    restore_words(final, settings)
     final.steps, final.guidance = settings.steps, settings.guidance
     final.lead_in, final.stride = str(settings.lead_in), settings.stride
-    final.seed = min(settings.seed, MAX_SEED)
+    final.adapter = settings.adapter
     restore_size(final, settings)
+    today = final_settings(final)
+    names = [one.name for one in fields(today) if getattr(today, one.name) != getattr(settings, one.name)]
+    changed = ", ".join(name for name in names if name != "seed")  # a larger one than Blender's integers
+    if not changed:
+        return ""
+    text = iface_("The preset {preset} has changed since this take: a new final differs in {settings}")
+    return text.format(preset=iface_(_PRESET_TEXTS[settings.preset][0]), settings=changed)
+
+
+def restore_words(final: EX4D_Final, settings: WanSettings) -> None:
+    """Set a shot's prompts and seed to those of a take; previews have nothing else of finals."""
+    final.prompt, final.negative_prompt = settings.prompt, settings.negative_prompt
+    final.seed = min(settings.seed, MAX_SEED)
+
+
+@bpy.app.handlers.persistent
+def _after_load(*_: object) -> None:
+    """Give shots of files that know no lead-in that of their preset."""
+    for blender_scene in bpy.data.scenes:
+        if blender_scene.library is None:
+            for shot in (blender_scene.ex4d_unlisted_shot, *blender_scene.ex4d_shots):
+                settings = wan_preset(shot.final.preset)
+                if not shot.final.is_property_set("lead_in") and settings.conditioning == "known":
+                    shot.final.lead_in = str(settings.lead_in)
+
+
+HANDLERS = (("load_post", _after_load),)
+
+
+def lacking_precision(server: Welcome, preset: str) -> str:
+    """What a backend computes a preset in instead of what it asks for, and why; "" if it has all of that."""
+    settings = wan_preset(preset)
+    if settings.precision != "fp8":
+        return ""
+    return server.lacking.get(LACKING_FP8_ATTENTION if settings.fp8_attention else LACKING_FP8, "")
 
 
 def final_unavailable(server: Welcome | None, preset: str, research: bool) -> str:

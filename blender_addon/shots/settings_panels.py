@@ -15,6 +15,7 @@ from ..cameras.optics import render_size
 from ..connection.panel import draw_problem, draw_text
 from ..connection.session import session
 from ..coverage.shot_starts import start_of_shot
+from ..footage.weights import weights
 from ..takes.panel import EX4D_PT_take
 from ..takes.requests import shot_range
 from .final_settings import (
@@ -23,6 +24,7 @@ from .final_settings import (
     EX4D_OT_new_seed,
     final_settings,
     final_unavailable,
+    lacking_precision,
     start_text,
     workload_text,
 )
@@ -77,6 +79,8 @@ class EX4D_PT_final_settings(_BelowTake, Panel):
         numbers.prop(final, "takes")
         if wan_preset(final.preset).conditioning == "known":
             layout.prop(final, "lead_in")
+        if final.adapter or weights.adapters:
+            layout.prop(final, "adapter_choice")
         _draw_sizes(layout, final)
         client = session().client
         server = client.server if client is not None and session().connected else None
@@ -87,6 +91,8 @@ class EX4D_PT_final_settings(_BelowTake, Panel):
             draw_problem(layout, reason, context)
             if command_in(reason):
                 draw_text(layout, iface_("Run it on the backend's computer; Final is enabled soon after"), context)
+        elif lacking := lacking_precision(server, final.preset):
+            draw_text(layout, lacking, context, "INFO")
         if depends_on := server.engines.get(FINAL_ENGINE):
             draw_text(layout, iface_("Results depend on {licenses}").format(licenses=depends_on), context, "INFO")
 
@@ -117,7 +123,7 @@ def _draw_workload(layout: bpy.types.UILayout, context: Context, server: Welcome
     aspect = render.pixel_aspect_x / render.pixel_aspect_y
     known = start_of_shot(context.scene, scene_object)
     size = render_size(render)
-    draw_text(layout, workload_text(settings, frames, *size, aspect, server), context, "TIME")
+    draw_text(layout, workload_text(settings, frames, *size, aspect, known.at_source, server), context, "TIME")
     if text := start_text(settings, frames, known.at_source, known.visible_fraction):
         draw_text(layout, text, context, "CAMERA_DATA")
     if server is None or (card := Card.first_of(server.devices)) is None:

@@ -174,7 +174,8 @@ def settings_text(entry: EX4D_Take) -> str:
     if entry.engine != FINAL_ENGINE or entry.seed < 0:
         return ""
     text = iface_("Seed {seed}, {steps} steps, guidance {guidance}")
-    return text.format(seed=entry.seed, steps=entry.steps, guidance=f"{entry.guidance:g}")
+    text = text.format(seed=entry.seed, steps=entry.steps, guidance=f"{entry.guidance:g}")
+    return f"{text}, {entry.arithmetic}" if entry.arithmetic else text
 
 
 def rate_texts(entry: EX4D_Take) -> list[str]:

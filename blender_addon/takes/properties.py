@@ -21,6 +21,7 @@ class EX4D_Take(JobRecord, bpy.types.PropertyGroup):
     seed: bpy.props.IntProperty(description="Random seed of a final; -1 if unknown", default=-1)
     steps: bpy.props.IntProperty(description="Denoising steps of a final")
     guidance: bpy.props.FloatProperty(description="Guidance of a final")
+    arithmetic: bpy.props.StringProperty(description="Precision that the backend computed a final in")
     fps: bpy.props.FloatProperty(description="Frame rate of the scene that the take was sent from; 0 if unknown")
     footage_fps: bpy.props.FloatProperty(description="Frame rate of the footage; 0 if unknown")
     frame_start: bpy.props.IntProperty(description="Start frame of the take")

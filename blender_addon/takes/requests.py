@@ -16,6 +16,7 @@ from ex4d_core.cameras import CameraError
 from ex4d_core.durable_files import put_in_place, sync_folder
 from ex4d_core.errors import RequestError
 from ex4d_core.message_base import MAX_HEADER_BYTES
+from ex4d_core.plain_text import plain_line
 from ex4d_core.render_settings import RenderSettings
 from ex4d_core.scene import Scene
 from ex4d_core.shot import EngineName, PreviewSettings, ShotRequest
@@ -34,6 +35,8 @@ from ..shots.properties import active_shot
 REQUEST_FILE = "request.msgpack"
 
 _STEM_LETTERS = 50
+# Of what a take was computed in, which a line of the panel shows.
+_ARITHMETIC_LETTERS = 100
 
 
 def build_request(
@@ -181,6 +184,16 @@ def load_request(folder: Path) -> ShotRequest:
     except (OSError, ValueError, msgpack.UnpackException) as error:
         text = f"cannot read the request of the take, {path}: {error}; restore the file, or send a new take"
         raise RequestError(text) from error
+
+
+def arithmetic_used(path: Path) -> str:
+    """What a take was computed in, as the backend wrote it into ``request.json``; "" where that is not there."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            made_by = json.loads(file.read(MAX_HEADER_BYTES))["made_by"]
+        return plain_line(str(made_by["precision"])[:_ARITHMETIC_LETTERS])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def request_metadata(request: ShotRequest) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from ..cameras.keyframes import animate_with_few_keys, new_camera
 from ..cameras.optics import render_size
 from ..paths import from_blend
 from ..scenes.link import collection_for
-from ..shots.final_settings import restore_final_settings
+from ..shots.final_settings import FINAL_ENGINE, restore_final_settings, restore_words
 from ..shots.memory import memory_from
 from ..shots.occlusion import chosen_from
 from ..shots.properties import add_shot, find_shot
@@ -42,7 +42,11 @@ def restore_take(blender_scene: bpy.types.Scene, entry: EX4D_Take) -> str:
     shot.memory = memory_from(request.render.remember)
     if request.render.convention != "reference":  # whose one sample says nothing about the shot
         shot.samples = request.render.samples
-    restore_final_settings(shot.final, request.wan)
+    notes = []
+    if request.engine == FINAL_ENGINE:
+        notes.append(restore_final_settings(shot.final, request.wan))
+    else:
+        restore_words(shot.final, request.wan)
     shot.use_range = True
     shot.frame_start, shot.frame_end = entry.frame_start, entry.frame_start + entry.frames - 1
     set_source_frames(shot, scene_object, entry.frame_start, request.source_frames)
@@ -51,7 +55,7 @@ def restore_take(blender_scene: bpy.types.Scene, entry: EX4D_Take) -> str:
             blender_scene.ex4d_shot_index = index
     blender_scene.camera = camera
     taken, now = (request.camera.width, request.camera.height), render_size(blender_scene.render)
-    if taken == now:
-        return ""
-    sizes = f"the take is {taken[0]}x{taken[1]}, the scene renders {now[0]}x{now[1]}"
-    return f"{sizes}; set the Resolution for the same view"
+    if taken != now:
+        sizes = f"the take is {taken[0]}x{taken[1]}, the scene renders {now[0]}x{now[1]}"
+        notes.append(f"{sizes}; set the Resolution for the same view")
+    return "; ".join(filter(None, notes))

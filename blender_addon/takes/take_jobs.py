@@ -12,6 +12,7 @@ from pathlib import Path
 
 import bpy
 
+from ex4d_core import take_files
 from ex4d_core.errors import RequestError
 from ex4d_core.remote_job import JobState
 from ex4d_core.remote_take import RemoteTake
@@ -33,7 +34,15 @@ from ..shots.final_settings import MAX_SEED
 from ..shots.properties import find_shot
 from ..views.images import show_image
 from .properties import TAKES, EX4D_Take, take_name, takes_of_shot, version_name
-from .requests import load_request, new_take_folder, package_of, read_request, request_metadata, save_request
+from .requests import (
+    arithmetic_used,
+    load_request,
+    new_take_folder,
+    package_of,
+    read_request,
+    request_metadata,
+    save_request,
+)
 from .sound import SOUND_FILE, write_take_sound
 from .versions import show_version
 
@@ -66,6 +75,7 @@ class FollowedTake(FollowedJob[EX4D_Take]):
         self.placed = False
         self._frames_shown = self._estimates_shown = 0
         self._ticks_rested = _REST_TICKS
+        self._tells_arithmetic = False  # its records have what it was computed in
         self._has_sound = False  # the sound has been written, or the footage is silent
         self._placing = False  # the movie is on its way into the sequencer
         self._settled = False  # it has come there, or will not
@@ -104,6 +114,10 @@ class FollowedTake(FollowedJob[EX4D_Take]):
 
     def present(self, blender_scene: bpy.types.Scene, record: EX4D_Take) -> None:
         """Show the newest estimate, and let the image strip grow by the frames that have arrived."""
+        if not self._tells_arithmetic and (request := self.job.files.get(take_files.REQUEST_FILE)) is not None:
+            self._tells_arithmetic = True
+            for _, copy in find_copies(TAKES, self.key):
+                copy.arithmetic = arithmetic_used(request)
         frames, estimate = self.job.frames, self.job.estimate
         if estimate is not None and self._estimates_shown != self.job.estimates:
             self._estimates_shown = self.job.estimates

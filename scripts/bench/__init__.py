@@ -8,7 +8,9 @@ from pathlib import Path
 from ex4d.subprocesses import module_environment
 
 # Of `ex4d bench generate`, in its order. Defined here, so that the command line does not import torch.
-PARTS = ("passes", "jobs", "memory", "gpus")
+PARTS = ("passes", "jobs", "memory", "gpus", "decode", "live", "files", "switch", "cold")
+# Those that need no files of weights; measured only where they are asked for.
+FURTHER_PARTS = ("fewer", "attention", "peer")
 
 
 def bench_environment() -> dict[str, str]:

@@ -20,7 +20,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from bench import PARTS
+from bench import FURTHER_PARTS, PARTS
 from ex4d.cli.main import run_program
 from ex4d.cli.options import positive_number, progress_bar, size
 from ex4d.cli.report import Report
@@ -49,7 +49,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--estimator", action="append", default=[], help="with depth: only this one; repeatable")
     parser.add_argument("--device", default="auto", help="with depth: auto, cpu or cuda")
     parser.add_argument(
-        "--part", action="append", choices=PARTS, help="with generate: only this; repeatable (all: 8 minutes)"
+        "--part",
+        action="append",
+        choices=(*PARTS, *FURTHER_PARTS),
+        help=f"with generate: only this; repeatable (all but {', '.join(FURTHER_PARTS)}: 8 minutes)",
+    )
+    parser.add_argument(
+        "--gigabytes",
+        type=float,
+        default=0.0,
+        metavar="GB",
+        help="with generate --part cold, without a GPU: of the transformer's files; default: the toy's",
     )
     parser.add_argument("--scratch", help="with generate: a folder with 60 GB free; default: for temporary files")
     parser.add_argument("--blender", help="a Blender executable, or a Python that has the bpy module")
@@ -108,7 +118,7 @@ def _run_generate(options: argparse.Namespace, report: Report) -> int:
     from bench.generation import measure_generation
 
     scratch = Path(options.scratch) if options.scratch else None
-    rows = measure_generation(scratch, options.part or PARTS)
+    rows = measure_generation(scratch, options.part or PARTS, options.gigabytes)
     return _report_rows(rows, f"{machine()}, diffsynth {version('diffsynth')}", report)
 
 

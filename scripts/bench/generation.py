@@ -8,6 +8,7 @@ toy size, which only shows that it runs.
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -21,10 +22,25 @@ import numpy as np
 import torch
 
 from bench import PARTS
+from bench.attention_sizes import measure_attention
+from bench.decoding import measure_decoding
+from bench.fewer_passes import measure_fewer_passes
+from bench.files import measure_files
+from bench.live import measure_live
+from bench.loading import measure_cold_starts, measure_switches
 from bench.measuring import Row, median_seconds, wait_for_gpu
-from bench.passes import Case, measure_passes, measure_rates, minimum_seconds, relative_l2
+from bench.passes import (
+    Case,
+    measure_attention_errors,
+    measure_passes,
+    measure_rates,
+    minimum_seconds,
+    relative_l2,
+)
+from bench.peer import measure_peers
 from bench.random_weights import write_models
 from ex4d.generation.engine import GenerationProgress
+from ex4d.generation.wan.encode_cache import encodes
 from ex4d.generation.wan.loaded_networks import LoadedNetworks, networks_for
 from ex4d.generation.wan.network_choice import NetworkChoice
 from ex4d.generation.wan.networks import load_image_encoder, load_vae
@@ -36,24 +52,42 @@ from ex4d_core.wan_settings import WanSettings, wan_preset
 # Targets on one H200.
 TARGETS = {"job": 2.3, "fast": 5.0}
 CAPS = (24, 12)
+# Presets that are measured under caps, of which None is no cap. A card of 24 GB has this much beside a desktop.
+_CAPPED = {"ex4d-reference": (None, *CAPS), "standard": (23,)}
 
 
-def measure_generation(folder: Path | None = None, parts: Sequence[str] = PARTS) -> Iterator[Row]:
+def measure_generation(
+    folder: Path | None = None, parts: Sequence[str] = PARTS, gigabytes: float = 0.0
+) -> Iterator[Row]:
     """Yield all rows, each as soon as it is measured.
 
     Args:
         folder: where the random weights are written (52 GB on a GPU machine) and removed again; a temporary one by
             default.
-        parts: of `PARTS`.
+        parts: of `PARTS` and `FURTHER_PARTS`.
+        gigabytes: see `measure_cold_starts`.
     """
+    if "files" in parts:
+        yield from measure_files()
+        if set(parts) == {"files"}:
+            return
     case = Case.of_this_machine()
     size = f"{case.frames} frames, {case.side}x{case.side}, {case.tokens:,} tokens"
     yield Row("case", "14B" if case.on_gpu else "toy", f"{size}, random weights")
     if not case.on_gpu:
         yield Row("GPU rows", "no GPU", "PyTorch finds no CUDA device on this machine; the times below are meaningless")
+    yield from _without_files(case, parts)
+    if not set(parts) & set(PARTS):
+        return
     with tempfile.TemporaryDirectory(prefix="ex4d-bench-", dir=folder) as place, mock.patch.dict(os.environ):
         # An empty cache, so that no earlier run makes this one faster.
         os.environ["XDG_CACHE_HOME"] = str(Path(place) / "cache")
+        if "cold" in parts:
+            cold = Path(place) / "cold"
+            yield from measure_cold_starts(case, cold, _shot(case), gigabytes)
+            shutil.rmtree(cold)
+        if set(parts) == {"cold"}:
+            return
         started = time.perf_counter()
         models = write_models(Path(place) / "models", full_size=case.on_gpu, device=case.device)
         yield Row("weights written", f"{time.perf_counter() - started:.0f} s", "not part of any job")
@@ -61,6 +95,7 @@ def measure_generation(folder: Path | None = None, parts: Sequence[str] = PARTS)
         if "passes" in parts:
             # First, since torch's own choice of attention is lost once another was set.
             original = yield from measure_passes(case, models)
+            yield from measure_attention_errors(case)
             yield from _limits(case)
         if "jobs" in parts:
             yield from _jobs(case, models, original)
@@ -68,6 +103,22 @@ def measure_generation(folder: Path | None = None, parts: Sequence[str] = PARTS)
             yield from _memory_modes(case, models)
         if "gpus" in parts:
             yield from _several_gpus(case, models)
+        if "decode" in parts:
+            yield from measure_decoding(case, models)
+        if "live" in parts:
+            yield from measure_live(case, models)
+        if "switch" in parts:
+            yield from measure_switches(case, models)
+
+
+def _without_files(case: Case, parts: Sequence[str]) -> Iterator[Row]:
+    """Measure the parts that make their own weights."""
+    if "fewer" in parts:
+        yield from measure_fewer_passes(case.device)
+    if "attention" in parts:
+        yield from measure_attention(case)
+    if "peer" in parts:
+        yield from measure_peers(case)
 
 
 def _limits(case: Case) -> Iterator[Row]:
@@ -106,11 +157,12 @@ class _TimedEngine(WanEngine):
         return self.latents, hold
 
     def _record(self, progress: GenerationProgress) -> None:
-        if progress.stage == "denoise":
+        if progress.stage == "denoise" and not progress.parts:
             self.steps.append(time.perf_counter())
 
     def run(self, frames: list[RenderedFrame]) -> dict[str, float]:
-        """Return the seconds of encode, denoise, decode, and in total."""
+        """Return the seconds of encode, denoise, decode, and in total; what an earlier job encoded is forgotten."""
+        encodes.clear()
         wait_for_gpu()
         started = time.perf_counter()
         count = sum(1 for _ in self.generate(frames, count=len(frames), on_progress=self._record))
@@ -192,22 +244,24 @@ def _original_job(case: Case, folder: Path, original_pass: float) -> Generator[R
 def _memory_modes(case: Case, folder: Path) -> Iterator[Row]:
     """Measure a step's time and peak memory, with the process's memory capped."""
     if not case.on_gpu:
-        for cap in CAPS:
+        for cap in (cap for caps in _CAPPED.values() for cap in caps if cap is not None):
             yield Row(f"memory, cap {cap} GB", "no GPU", "")
         return
-    plain = None
-    settings = wan_preset("ex4d-reference", steps=4)
-    for cap in (None, *CAPS):
-        networks = LoadedNetworks(replace(_choice(case, folder, settings), vram_limit_gb=cap))
-        loading, step, memory, _ = _step(case, settings, networks)
-        plain = plain or step
-        yield Row(
-            f"memory, {'no cap' if cap is None else f'cap {cap} GB'}",
-            f"{memory:.1f} GB",
-            f"{step:.3f} s a step, {100 * (step / plain - 1):+.0f} %; bf16, {networks.mode}; loaded in {loading:.0f} s",
-        )
-        networks.unload()
-        torch.cuda.set_per_process_memory_fraction(1.0, case.device)
+    for preset, caps in _CAPPED.items():
+        settings = wan_preset(preset, steps=4)
+        plain = None
+        for cap in caps:
+            networks = LoadedNetworks(replace(_choice(case, folder, settings), vram_limit_gb=cap))
+            loading, step, memory, _ = _step(case, settings, networks)
+            plain = plain or step
+            more = f", {100 * (step / plain - 1):+.0f} %" if cap and step != plain else ""
+            yield Row(
+                f"memory, {'no cap' if cap is None else f'cap {cap} GB'}",
+                f"{memory:.1f} GB",
+                f"{step:.3f} s a step{more}; {settings.precision}, {networks.mode}; loaded in {loading:.0f} s",
+            )
+            networks.unload()
+            torch.cuda.set_per_process_memory_fraction(1.0, case.device)
 
 
 def _several_gpus(case: Case, folder: Path) -> Iterator[Row]:

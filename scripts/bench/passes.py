@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -90,6 +90,35 @@ def measure_rates(case: Case) -> dict[str, float]:
             repeats = max(1, int(0.5 / median_seconds(once, 3)))
             rates[name] = operations * repeats / median_seconds(lambda: [once() for _ in range(repeats)], 1)  # noqa: B023
     return rates
+
+
+def measure_attention_errors(case: Case) -> Iterator[Row]:
+    """Measure attention in fp8 on keys with a common offset, as they are and without their mean."""
+    width, head = 256, 128
+    if not fp8_attention.supports_fp8_attention(case.tokens, width, head, case.device):
+        return
+    generator = torch.Generator(case.device).manual_seed(0)
+    dtype = torch.bfloat16 if case.on_gpu else torch.float32
+    weights = [torch.full((width,), value, device=case.device, dtype=dtype) for value in (2.0, 8.0)]
+    qkv = torch.randn(case.tokens, 3 * width, generator=generator, device=case.device)
+    qkv[:, width : 2 * width] += 8 * torch.randn(width, generator=generator, device=case.device)
+    qkv = qkv.to(dtype)
+    # Positions as slow as those along a short axis, which leave an offset in place.
+    places = torch.arange(case.tokens, device=case.device)[:, None] * 6 / case.tokens
+    angles = places / 10_000 ** (torch.arange(head // 2, device=case.device) / (head // 2))
+    options = (*weights, (angles.cos(), angles.sin()), 1e-6, head)
+    of_queries, of_keys = map(fp8_attention.norm_factor, weights)
+    scales = torch.tensor([of_queries, of_keys / 2, fused.FP8_MAX / fused.value_absmax(qkv).item()], device=case.device)
+    with torch.inference_mode():
+        exact = attention(*fused.qk_norm_rope(qkv.clone(), *options).chunk(3, dim=1), head)
+        means = fused.key_sums(qkv, *options[1:]) / case.tokens
+        for name, subtracted in (("keys as they are", None), ("keys without their mean", means)):
+            values = fused.qk_norm_rope(qkv, *options, scales, subtracted)
+            rows, row_scales = fp8_attention.fp8_attention(values, scales, head)
+            error = relative_l2(rows.float() * row_scales, exact)
+            yield Row(
+                f"attention in fp8, {name}", f"{error:.3f}", "relative L2; keys with a common offset of 8 deviations"
+            )
 
 
 def minimum_seconds(case: Case, rates: dict[str, float]) -> dict[str, float]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
+from types import SimpleNamespace
 
 import bpy
 import pytest
@@ -11,12 +15,14 @@ import pytest
 from blender_addon.connection.session import session
 from blender_addon.coverage.shot_path import shot_paths
 from blender_addon.coverage.shot_starts import start_of_shot
+from blender_addon.footage.weights import PUBLISHED_ADAPTER, adapter_items, weights
 from blender_addon.paths import from_blend
 from blender_addon.scenes.importing import import_scene
 from blender_addon.sequencer.edit_scenes import strip_in_file
 from blender_addon.shots.final_settings import (
     final_settings,
     final_unavailable,
+    lacking_precision,
     restore_final_settings,
     settings_of_takes,
     start_text,
@@ -24,14 +30,16 @@ from blender_addon.shots.final_settings import (
 )
 from blender_addon.shots.final_size import estimate_texts
 from blender_addon.shots.objects import shot_objects
+from blender_addon.shots.settings_panels import EX4D_PT_final_settings
 from blender_addon.takes.panel import settings_text, take_name
-from blender_addon.takes.requests import load_request
+from blender_addon.takes.requests import arithmetic_used, load_request
 from blender_addon.takes.take_jobs import ESTIMATE_IMAGE
 from ex4d_core.cards import Card
 from ex4d_core.messages import Welcome, command_in
 from ex4d_core.wan_settings import WAN_PRESETS, wan_preset
 
 from .conftest import Backend, backend_environment, backend_process, free_address, tick_until
+from .drawn import Drawn
 from .taking import is_followed
 
 
@@ -44,6 +52,8 @@ def generator(backend_python: str, tmp_path_factory: pytest.TempPathFactory) -> 
     models = tmp_path_factory.mktemp("models") / "models"
     write = f"import pathlib as p, bench.random_weights as m; m.write_models(p.Path({str(models)!r}))"
     subprocess.run([backend_python, "-c", write], check=True, env=backend_environment())
+    (models / "adapters").mkdir()
+    shutil.copy(models / "EX-4D" / "ex4d.ckpt", models / "adapters" / "RoboNVS_lora16.ckpt")
     data = tmp_path_factory.mktemp("generator")
     with backend_process(backend_python, free_address(), data, "--models", str(models)) as running:
         yield running
@@ -81,6 +91,7 @@ def test_a_final_is_made_with_the_shots_words_and_watched_while_it_forms(final_s
     assert images and tuple(bpy.data.images[ESTIMATE_IMAGE].size) == (6, 4)
     assert strip_in_file(take.key).type == "MOVIE"
     assert take_name(take).endswith(" v1 final")
+    assert settings_text(take) == "Seed 41, 3 steps, guidance 4.5, fp8", "as the backend's request.json has it"
 
     # A preview of the same shot is its next version, and the final's settings come back.
     final_shot = bpy.context.scene.ex4d_shot
@@ -118,6 +129,45 @@ def test_an_earlier_versions_take_is_restored_as_the_reference():
     final = bpy.context.scene.ex4d_shot.final
     restore_final_settings(final, wan_preset("ex4d-reference", precision="fp8", seed=3))
     assert final_settings(final) == wan_preset("ex4d-reference", seed=3)
+
+
+def test_a_take_whose_preset_has_changed_since_says_what_a_new_one_differs_in():
+    final = bpy.context.scene.ex4d_shot.final
+    assert restore_final_settings(final, wan_preset("quality", seed=2**40)) == "", "nothing but a seed beyond Blender's"
+    note = restore_final_settings(final, wan_preset("ex4d-reference", precision="fp8", shift=4.0))
+    assert note.startswith("The preset EX-4D has changed since this take") and note.endswith("in shift, precision")
+
+
+def test_a_file_from_before_lead_ins_gets_that_of_its_preset(tmp_path):
+    """Without one, *Quality* would have that of *Standard*."""
+    final = bpy.context.scene.ex4d_shot.final
+    final.preset = "quality"
+    final.property_unset("lead_in")
+    assert final.lead_in == "8"
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "older.blend"))
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "older.blend"))
+    final = bpy.context.scene.ex4d_shot.final
+    assert final_settings(final) == wan_preset("quality")
+    final.lead_in = "0"
+    bpy.ops.wm.save_mainfile()
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "older.blend"))
+    assert bpy.context.scene.ex4d_shot.final.lead_in == "0", "chosen"
+
+
+def test_the_backends_adapters_can_be_chosen(final_shot):
+    final = final_shot.final
+    assert (final.adapter_choice, final_settings(final).adapter) == (PUBLISHED_ADAPTER, "")
+    tick_until(lambda: weights.adapters, "the backend's adapters")
+    assert [name for name, _, _ in adapter_items(final, None)] == [PUBLISHED_ADAPTER, "RoboNVS_lora16"]
+    final.adapter_choice = "RoboNVS_lora16"
+    assert final_settings(final) == replace(final_settings(final), adapter="RoboNVS_lora16")
+    settings = final_settings(final)
+    final.adapter_choice = PUBLISHED_ADAPTER
+    assert final_settings(final).adapter == ""
+    restore_final_settings(final, settings)
+    assert final_settings(final) == settings
+    weights.reset()
+    assert final.adapter_choice == "RoboNVS_lora16", "also while no backend has it"
 
 
 def test_numbers_of_presets_in_blend_files_stay_as_they_were():
@@ -170,6 +220,48 @@ def test_a_preset_that_is_unavailable_is_not_sent():
     assert "the preset fast needs more: no LoRA" in final_unavailable(server, "fast", research=False)
 
 
+def test_what_a_backend_computes_in_instead_of_fp8_is_shown_for_presets_that_ask_for_it():
+    lacking = {"wan fp8": "cuda:0 computes in bf16", "wan fp8 attention": "cuda:0 computes in bf16 all the more"}
+    server = introduction({"wan": "Apache-2.0"}, lacking)
+    assert [lacking_precision(server, preset) for preset in ("standard", "fast", "ex4d-reference")] == [
+        "cuda:0 computes in bf16",
+        "cuda:0 computes in bf16 all the more",
+        "",
+    ]
+    assert lacking_precision(introduction({"wan": "Apache-2.0"}, {}), "fast") == ""
+    assert final_unavailable(server, "fast", research=False) == "", "it is slower, not impossible"
+
+
+def test_the_panel_shows_what_a_backend_computes_in_instead(connected, card_scene, monkeypatch):
+    tick_until(lambda: session().connected and session().client.server is not None, "the backend")
+    lacking = {"wan fp8": "cuda:0 does not multiply in fp8"}
+    monkeypatch.setattr(session().client, "server", introduction({"wan": "Apache-2.0"}, lacking))
+    system, region = SimpleNamespace(ui_scale=1.0), SimpleNamespace(width=300)
+    scene, preferences = bpy.context.scene, SimpleNamespace(system=system)
+    context = SimpleNamespace(scene=scene, view_layer=bpy.context.view_layer, preferences=preferences, region=region)
+    for preset, shown in (("standard", True), ("ex4d-reference", False)):
+        bpy.context.scene.ex4d_shot.final.preset = preset
+        drawn = Drawn()
+        EX4D_PT_final_settings.draw(SimpleNamespace(layout=drawn), context)
+        assert (lacking["wan fp8"] in " ".join(drawn.texts)) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "used"),
+    [
+        ('{"made_by": {"precision": "bf16, weights stored in fp8"}}', "bf16, weights stored in fp8"),
+        ('{"made_by": {"precision": "fp8\\u202e"}}', "fp8\ufffd"),
+        ('{"made_by": []}', ""),
+        ("{}", ""),
+        ("not JSON", ""),
+    ],
+)
+def test_what_a_take_was_computed_in_is_read_from_its_request(tmp_path, text, used):
+    (tmp_path / "request.json").write_text(text)
+    assert arithmetic_used(tmp_path / "request.json") == used
+    assert arithmetic_used(tmp_path / "missing.json") == ""
+
+
 def test_a_backend_that_is_starting_is_not_reported_as_unable():
     assert "still checking" in final_unavailable(introduction({}, {}), "draft", research=False)
 
@@ -209,6 +301,13 @@ def test_seeds_of_several_takes_stay_within_blenders_integers():
 )
 def test_the_workload_of_a_final_take_is_shown_before_it_is_sent(preset, frames, size, text):
     assert workload_text(wan_preset(preset), frames, *size) == text
+
+
+def test_hidden_frames_count_for_the_windows():
+    standard = wan_preset("standard")
+    one, two = (workload_text(standard, 89, 512, 512, 1.0, at_source) for at_source in (True, False))
+    assert ", 2 windows" in one and ", 3 windows" in two and one.startswith("89 frames") and two.startswith("89 frames")
+    assert workload_text(standard, 89, 512, 512) == one, "not known"
 
 
 def test_every_second_frame_and_wide_pixels_show_in_the_workload():
@@ -251,7 +350,7 @@ def test_time_and_memory_on_the_backends_card_are_estimated_before_a_final_is_se
     card = Card.first_of(devices)
     standard, quality = wan_preset("standard"), wan_preset("quality", max_pixels=0, above_model="generate")
     text = estimate_texts(standard, 49, 512, 512, card)
-    assert text == ("Estimate for H200: 29 s, 44.2 GB of its memory", "")
+    assert text == ("Estimate for H200: 15 s, 44.2 GB of its memory", "")
     assert estimate_texts(quality, 81, 1920, 1080, card)[0].startswith("Estimate for H200: 64 min, 8")
     assert estimate_texts(standard, 49, 512, 512, card, 8) != text, "a lead-in takes longer"
     small = Card.of_device("NVIDIA GeForce RTX 4070, 12 GiB (cuda:0)")
@@ -282,6 +381,42 @@ def test_a_shot_that_starts_at_the_source_view_needs_no_lead_in(card_scene):
     camera.delta_location.x += 0.3
     shot_paths.of(scene).sample(bpy.context)
     assert start_of_shot(scene, scene_object).at_source is False
+
+
+def test_the_start_is_known_again_when_the_scene_moves_in_time(card_scene, monkeypatch):
+    """Another frame of the footage may have another source camera."""
+    import_scene(card_scene)
+    bpy.ops.ex4d.add_camera(preset="30")
+    scene, (scene_object, _) = bpy.context.scene, shot_objects(bpy.context)
+    shot_paths.of(scene).sample(bpy.context)
+    shown = []
+    monkeypatch.setattr(
+        "blender_addon.coverage.shot_starts._is_at_source",
+        lambda package, camera, shown_frame: shown.append(shown_frame) or True,
+    )
+    first = shot_paths.of(scene).frame_start - scene_object.ex4d_scene.frame_start
+    start_of_shot(scene, scene_object)
+    start_of_shot(scene, scene_object)
+    scene_object.ex4d_scene.frame_start -= 1
+    start_of_shot(scene, scene_object)
+    assert shown[-2:] == [first, first + 1] and len(shown) <= 2
+
+
+def test_in_ex4ds_convention_every_shot_starts_from_the_source_frame(card_scene, tmp_path):
+    folder = shutil.copytree(card_scene, tmp_path / "reference")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "convention": "reference"}))
+    import_scene(folder)
+    bpy.ops.ex4d.add_camera(preset="30")
+    scene = bpy.context.scene
+    scene_object, camera = shot_objects(bpy.context)
+    camera.delta_location.x += 0.3
+    shot_paths.of(scene).sample(bpy.context)
+    assert shot_paths.of(scene).path.size == (manifest["width"], manifest["height"])
+    assert start_of_shot(scene, scene_object).at_source is True
+    scene.render.resolution_percentage = 50
+    shot_paths.of(scene).sample(bpy.context)
+    assert start_of_shot(scene, scene_object).at_source is False, "the backend scales no source frame for it"
 
 
 def test_the_lead_in_and_frame_step_of_a_take_are_restored():

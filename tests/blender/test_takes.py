@@ -21,10 +21,12 @@ from blender_addon.jobs.tracker import can_cancel, tracker
 from blender_addon.scenes.importing import import_scene
 from blender_addon.sequencer.edit_scenes import strip_in_file
 from blender_addon.sequencer.strip_api import end_of, length_of, start_of
+from blender_addon.shots.final_settings import final_settings
 from ex4d_core.cameras import CameraPath
 from ex4d_core.client import Client
 from ex4d_core.job_status import JobStatus
 from ex4d_core.messages import ListJobs
+from ex4d_core.wan_settings import wan_preset
 
 from .conftest import backend_process, free_address, fresh_blender, tick_round, tick_until
 from .taking import is_followed, muted, send, shown_strips, strip_of, take, tick_until_over
@@ -254,10 +256,12 @@ def test_a_takes_settings_and_camera_come_back(connected, shot):
     settings = bpy.context.scene.ex4d_shot
     settings.use_range, settings.frame_start, settings.frame_end = True, 12, 17
     settings.holes, settings.hole_color = "mark", (0.0, 1.0, 0.0)
+    settings.final.prompt, settings.final.seed = "rain", 7
     sampled = sample_camera(settings.camera, shot, 12, 17)
     entry = send()
     tick_until_over()
     settings.label, settings.holes, settings.use_range = "other", "fill", False
+    settings.final.preset, settings.final.prompt, settings.final.seed = "quality", "snow", 8
     bpy.data.objects.remove(bpy.data.objects["arc"])
     cameras = set(bpy.data.objects)
 
@@ -267,6 +271,8 @@ def test_a_takes_settings_and_camera_come_back(connected, shot):
     assert settings.camera not in cameras and bpy.context.scene.camera == settings.camera
     assert (settings.label, settings.holes, settings.use_range) == ("arc", "mark", True)
     assert (settings.frame_start, settings.frame_end) == (12, 17)
+    # A preview has words and seed of finals alone.
+    assert final_settings(settings.final) == wan_preset("quality", prompt="rain", seed=7)
     again = sample_camera(settings.camera, shot, 12, 17)
     np.testing.assert_allclose(again.world_to_camera, sampled.world_to_camera, atol=1e-5)
     np.testing.assert_allclose(again.intrinsics, sampled.intrinsics, rtol=1e-5)
@@ -335,7 +341,10 @@ def test_two_blenders_share_a_backend(connected, shot, tmp_path):
         ("running", "", "wan", "starting"),
         ("running", "load weights", "wan", "loading weights 16%"),
         ("running", "warm up", "wan", "warming up"),
+        ("running", "encode", "wan", "encoding 16%"),
         ("running", "denoise", "wan", "step 4 of 25"),
+        ("running", "denoise (fp8), part 12 of 40", "wan", "step 4 of 25 (fp8)"),
+        ("running", "wan, part 3 of 15", "wan", "frame 4 of 25"),
         ("running", "wan", "wan", "frame 4 of 25"),
         ("running", "preview", "preview", "frame 4 of 25"),
         ("sending", "", "preview", "sending 16%"),

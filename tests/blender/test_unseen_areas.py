@@ -232,6 +232,19 @@ def test_what_other_frames_saw_has_its_own_colour_in_all_shadings(gpu_here, movi
     assert (unseen["MATERIAL"] == unseen["SOLID"]).all()
 
 
+def test_what_other_frames_saw_moves_with_its_scene(gpu_here, moving_scene, monkeypatch):
+    """Also in viewports whose own view stays."""
+    imported, context = look_from_the_moves_end(moving_scene)
+    monkeypatch.setattr(unseen_areas, "current_context", lambda: context)
+    context.scene.ex4d_shot.memory = "on"
+    before = picture(imported, context)
+    imported.location.x += 0.1
+    context.view_layer.update()
+    moved = picture(imported, context)
+    unseen_areas._known_pictures.clear()
+    assert (picture(imported, context) == moved).all() and (moved != before).any()
+
+
 def test_viewports_measure_silhouettes_and_planes_as_renders_do(gpu_here, ground_scene, measured):
     imported = import_scene(ground_scene)
     evaluated = imported.evaluated_get(bpy.context.evaluated_depsgraph_get())

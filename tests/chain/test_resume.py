@@ -20,6 +20,8 @@ from ex4d.cli.main import _verb_parser, main
 from ex4d.cli.parsing import parse
 from ex4d_core.errors import RequestError
 from ex4d_core.scene import Scene, sha256_of
+from ex4d_core.schema import encode
+from ex4d_core.wan_settings import wan_preset
 
 ROOT = Path(__file__).resolve().parents[2]
 MOVE = ["--preset", "orbit", "--amount", "40"]
@@ -108,6 +110,34 @@ def test_a_take_of_another_request_is_not_continued(small_scene, tmp_path, chang
     assert main([*command, *changes, "--resume"]) == 1
     assert named in capsys.readouterr().err
     assert contents(take) == before
+
+
+@pytest.mark.parametrize("preset", ["ex4d-reference", "standard"], ids=["version 0.1", "the preset of finals"])
+def test_a_preview_is_continued_whatever_preset_the_version_that_began_it_wrote(small_scene, tmp_path, preset):
+    take = tmp_path / "take"
+    command = ["generate", str(small_scene.folder), *MOVE, "-o", str(take)]
+    assert main(command) == 0
+    whole = contents(take)
+    written = json.loads((take / "request.json").read_text(encoding="utf-8"))
+    written["wan"] = encode(wan_preset(preset, precision="fp8"))
+    (take / "request.json").write_text(json.dumps(written), encoding="utf-8")
+    for name in ("take.mp4", "frame_00003.png"):
+        (take / name).unlink()
+    assert main([*command, "--resume"]) == 0
+    assert contents(take) == whole
+
+
+def test_a_final_of_a_preview_has_the_words_and_the_seed_and_its_own_preset(small_scene, tmp_path):
+    scene, take = str(small_scene.folder), str(tmp_path / "take")
+    assert main(["generate", scene, *MOVE, "--prompt", "rain", "--seed", "3", "-o", take]) == 0
+    words = [scene, "--again", take, "-o", str(tmp_path / "final"), "--engine", "wan"]
+    for more, settings in (
+        ([], wan_preset("standard", prompt="rain", seed=3)),
+        (["--steps", "4", "--seed", "5"], wan_preset("standard", prompt="rain", seed=5, steps=4)),
+        (["--wan-preset", "draft"], wan_preset("draft", prompt="rain", seed=3)),
+    ):
+        options = parse(_verb_parser("generate", generate), "generate", [*words, *more])
+        assert generate._request_again(Scene.open(scene), options).wan == settings
 
 
 def test_a_take_of_another_scene_is_not_continued(small_scene, write_small_scene, tmp_path):

@@ -58,6 +58,8 @@ def ours(machine) -> list[Path]:
     return [
         put(machine / "warp" / "wp_ex4d.raster.warp.drawing_87d1e9c" / "module.bin"),
         put(machine / download),
+        put(machine / "models" / ".converted" / "vae-ab12.safetensors", age_days=0),
+        put(machine / "models" / ".converted" / "vae-cd34.safetensors.partial"),
         put(machine / "tmp" / "wp_pch_ab12_x9z" / "header.pch"),
         put(machine / "tmp" / "ex4d-demo-ab12_x9z" / "addon.py"),
         put(machine / "tmp" / "ex4d-ranks-ab12_x9z" / "socket"),
@@ -71,6 +73,7 @@ def others(machine) -> list[Path]:
     return [
         put(machine / "warp" / "wp_somebody.else_87d1e9c" / "module.bin"),
         put(download / "model.safetensors"),
+        put(machine / "models" / ".converted" / "vae-ef56.safetensors.partial", age_days=0),
         put(download / ".cache/huggingface/download/config.json.metadata"),
         put(download / ".cache/huggingface/download/now.incomplete", age_days=0),
         put(machine / "tmp" / "ex4d-demo-ab12_now" / "addon.py", age_days=0),
@@ -82,8 +85,8 @@ def others(machine) -> list[Path]:
 
 def test_it_shows_then_removes_only_what_is_ours_and_old(clean, ours, others):
     shown = clean("--dry-run")["result"]
-    assert (shown["removed"], shown["bytes"]) == (False, 5000)
-    assert {row["kind"] for row in shown["found"]} == {"kernels", "download", "temporary"}
+    assert (shown["removed"], shown["bytes"]) == (False, 7000)
+    assert {row["kind"] for row in shown["found"]} == {"kernels", "download", "converted", "temporary"}
     told = clean()
     assert told["result"]["removed"] is False and "--yes" in told["notes"][0], "nobody can answer here"
     assert all(path.exists() for path in (*ours, *others))

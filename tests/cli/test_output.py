@@ -61,6 +61,17 @@ def test_a_log_with_a_long_interval_has_the_start_and_the_end_of_each_stage(monk
     assert [line.partition(",")[0] for line in told] == ["depth 1/5", "depth 5/5", "reconstruct 1/1"]
 
 
+def test_a_log_tells_the_part_of_a_long_step_in_the_line_of_its_stage(monkeypatch):
+    log = Log()
+    monkeypatch.setattr(sys, "stderr", log)
+    with Report("generate", log_seconds=0.01).stages() as progress:
+        progress("denoise (fp8), part 10 of 40", 1, 25)
+        lines = log.wait_for_lines(2)
+        assert all("generate: denoise (fp8) 1/25, part 10 of 40" in line for line in lines)
+        progress("denoise (fp8)", 25, 25)
+    assert "denoise (fp8) 25/25" in log.getvalue()
+
+
 def test_quiet_leaves_results_and_errors(tmp_path, capsys):
     keys = ["serve", "--create-keys", "anna", "--keys", str(tmp_path)]
     assert main([*keys, "--quiet"]) == 0

@@ -162,9 +162,25 @@ def test_the_middle_is_the_median_of_the_middle_third():
     depth[3:6, 4:8] = 5.0
     depth[4, 5] = 100.0  # a speck does not count
     assert middle_distance(depth) == 5.0
-    assert middle_distance(np.array([[2.0, 4.0]])) == 3.0
+    assert middle_distance(np.linspace(2.0, 4.0, 90).reshape(9, 10)) == 3.0
     with pytest.raises(RequestError, match="not nan"):
         middle_distance(np.full((3, 3), np.nan))
+
+
+def test_a_thin_subject_before_a_far_wall_is_the_middle():
+    depth = 7.0 + 0.2 * np.random.default_rng(0).random((90, 120))
+    depth[:, 55:60] = 3.0 + 0.1 * np.random.default_rng(1).random((90, 5))  # an eighth of the middle third
+    assert 3.0 < middle_distance(depth) < 3.1
+    assert middle_distance(10 * depth) == pytest.approx(10 * middle_distance(depth))
+    depth[:, 56:60] = 7.1
+    depth[:60] = 7.1  # what is left of it is a speck
+    assert 7.0 < middle_distance(depth) < 7.2
+
+
+def test_ground_has_no_subject_of_its_own():
+    rows = np.arange(31, 61)[:, None]
+    ground = np.broadcast_to(60.0 / rows, (30, 40))
+    assert middle_distance(ground) == np.median(ground[10:20, 13:27])
 
 
 def test_a_pivot_by_the_name_of_a_move():

@@ -23,7 +23,7 @@ from ex4d_core.messages import (
 )
 from ex4d_core.remote_job import JobState, RemoteJob
 from ex4d_core.remote_scene import RemoteScene
-from ex4d_core.stages import Pace, stage_and_eta, stage_with_eta
+from ex4d_core.stages import Pace, StageDetails, stage_and_eta, stage_with_eta
 
 RUNNING = JobStatus("j1", "arc", "preview", "running")
 CANCELLED = JobStatus("j1", "arc", "preview", "cancelled", reason="cancelled on request")
@@ -100,6 +100,29 @@ def test_a_stage_carries_its_eta():
     assert stage_with_eta("denoise", 89.6) == "denoise, 90 s left"
     assert stage_and_eta("denoise, 90 s left") == ("denoise", 90.0)
     assert stage_and_eta(stage_with_eta("load weights", None)) == ("load weights", None)
+
+
+@pytest.mark.parametrize(
+    ("details", "text"),
+    [
+        (StageDetails("denoise"), "denoise"),
+        (StageDetails("denoise", "fp8"), "denoise (fp8)"),
+        (StageDetails("wan", part=3, parts=15), "wan, part 3 of 15"),
+        (StageDetails("denoise", "bf16 (no fp8 here)", 12, 40), "denoise (bf16 (no fp8 here)), part 12 of 40"),
+        (StageDetails("denoise, no progress for 35 s"), "denoise, no progress for 35 s"),
+        (StageDetails(""), ""),
+    ],
+)
+def test_a_stage_carries_what_it_is_computed_in_and_the_part_of_a_step(details, text):
+    assert str(details) == text
+    assert StageDetails.of(stage_with_eta(text, 90)) == StageDetails.of(text) == details
+
+
+def test_a_job_is_as_far_as_the_parts_of_its_present_step(job):
+    job.job, job.status = "j1", replace(RUNNING, stage="denoise (fp8), part 10 of 40, 90 s left", done=3, total=25)
+    assert (job.progress, job.eta_seconds()) == (3.25 / 25, 90.0)
+    job.status = replace(RUNNING, stage="denoise, part 40 of 40", done=25, total=25)
+    assert job.progress == 1.0
 
 
 def test_a_jobs_state_is_what_is_known_of_it(job):

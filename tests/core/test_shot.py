@@ -130,14 +130,25 @@ def test_a_request_without_wan_settings_gets_ex4ds_own():
 
 def test_settings_that_older_sides_do_not_know_travel_only_where_they_say_something():
     plain = request(engine="wan", wan=wan_preset("ex4d-reference", seed=3)).to_wire()
-    new = {"conditioning", "lead_in", "erosion_seed", "stride"}
-    assert not {"adapter", *new} & set(plain["wan"])
+    new = {"conditioning", "lead_in", "erosion_seed", "stride", "step_interval", "protected_steps"}
+    unset = {"adapter", "guidance_interval", "cfg_zero", "zero_steps", "attention"}
+    assert not {*unset, *new} & set(plain["wan"])
     assert request(engine="wan", wan=wan_preset("ex4d-reference", adapter="mine")).to_wire()["wan"]["adapter"] == "mine"
     received = over_the_wire(plain).wan
     assert (received.conditioning, received.lead_in, received.erosion_seed, received.stride) == ("original", 0, None, 1)
     standard = wan_preset("standard", stride=2)
-    assert new <= set(request(engine="wan", wan=standard).to_wire()["wan"])
+    sent = set(request(engine="wan", wan=standard).to_wire()["wan"])
+    assert new <= sent and not unset & sent
     assert over_the_wire(request(engine="wan", wan=standard).to_wire()).wan == standard
+
+
+def test_a_preview_carries_words_and_seed_alone_and_nothing_that_older_sides_refuse():
+    sent = request(wan=wan_preset("quality", prompt="rain", seed=3, adapter="mine"))
+    plain = request(engine="wan", wan=wan_preset("ex4d-reference")).to_wire()["wan"]
+    assert set(sent.to_wire()["wan"]) == set(plain) and sent.to_wire()["wan"]["preset"] == "ex4d-reference"
+    assert sent.wan == WanSettings(prompt="rain", seed=3)
+    assert over_the_wire(sent.to_wire()).wan == sent.wan
+    assert request(wan=wan_preset("standard", prompt="rain", seed=3)).to_wire() == sent.to_wire()
 
 
 def test_a_stored_request_with_a_window_beyond_todays_is_still_read():
@@ -155,9 +166,9 @@ def test_what_the_presets_are_for():
     assert wan_preset("ex4d-reference").precision == "bf16", "as its name says"
     fast, draft = wan_preset("fast"), wan_preset("draft")
     for name in WAN_PRESETS:
-        assert (
-            (wan_preset(name).conditioning == "known") == (name != "ex4d-reference") == (wan_preset(name).lead_in > 0)
-        )
+        assert (wan_preset(name).conditioning == "known") == (name != "ex4d-reference")
+        # A draft is worth no hidden frames.
+        assert (wan_preset(name).lead_in > 0) == (name not in ("ex4d-reference", "live"))
     assert fast.loras and 4 <= fast.steps <= 8 and fast.guidance == 1
     assert draft.steps < 25 and draft.max_pixels < 512 * 512 and draft.tea_cache > 0
 

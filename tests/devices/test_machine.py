@@ -14,7 +14,7 @@ from ex4d_core.licences import LicenceError
 
 @pytest.fixture(autouse=True)
 def no_variables(monkeypatch) -> None:
-    for name in ("EX4D_MODELS", "EX4D_VRAM_LIMIT_GB", "EX4D_LICENCE"):
+    for name in ("EX4D_MODELS", "EX4D_VRAM_LIMIT_GB", "EX4D_CONVERTED_GB", "EX4D_LICENCE"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -56,6 +56,15 @@ def test_a_limit_that_is_no_number_of_gigabytes_is_refused(monkeypatch, limit):
     monkeypatch.setenv("EX4D_VRAM_LIMIT_GB", limit)
     with pytest.raises(DeviceError, match="expected gigabytes above 0"):
         MachineSettings.from_environment()
+
+
+def test_disk_space_for_converted_weights_may_be_none_at_all(monkeypatch):
+    monkeypatch.setenv("EX4D_CONVERTED_GB", "0")
+    assert MachineSettings.from_environment().converted_gb == 0
+    for text in ("some", "-1", "nan"):
+        monkeypatch.setenv("EX4D_CONVERTED_GB", text)
+        with pytest.raises(DeviceError, match=text):
+            MachineSettings.from_environment()
 
 
 def test_a_licence_that_is_none_is_refused(monkeypatch):

@@ -58,8 +58,9 @@ def compile_all() -> None:
             for scale, one_plus_scale in ((gate, True), (weight, False)):
                 kernels.norm(x, more, by, scale, scale, EPSILON, dtype=dtype, one_plus_scale=one_plus_scale, fp8=fp8)
     qkv, angles = torch.zeros(TOKENS, 3 * WIDTH, dtype=torch.bfloat16), torch.zeros(TOKENS, HEAD // 2)
-    for factors in (torch.ones(2), torch.ones(3)):
-        kernels.qk_norm_rope(qkv, weight, weight, angles, angles, EPSILON, HEAD, factors)
+    for factors, means in ((torch.ones(2), None), (torch.ones(3), None), (torch.ones(3), gate)):
+        kernels.qk_norm_rope(qkv, weight, weight, angles, angles, EPSILON, HEAD, factors, means)
+    kernels.key_sums(qkv, weight, angles, angles, EPSILON, HEAD)
     kernels.value_absmax(qkv)
     for gelu in (False, True):
         kernels.quantize_fp8(added, gelu=gelu)

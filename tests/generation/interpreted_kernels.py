@@ -69,6 +69,13 @@ def check_rotation() -> None:
     result = kernels.qk_norm_rope(qkv, *weights, *tables, EPSILON, HEAD, factors)
     close_in_fp8(result, fused.qk_norm_rope(qkv, *weights, tables, EPSILON, HEAD, factors))
     close(kernels.value_absmax(qkv), fused.value_absmax(qkv))
+    options = (weights[1], *tables, EPSILON, HEAD)
+    close(kernels.key_sums(qkv, *options), fused.key_sums(qkv, weights[1], tables, EPSILON, HEAD))
+    kernels._SUM_PROGRAMS = 4  # fewer than tokens
+    means = kernels.key_sums(qkv, *options) / TOKENS
+    close(means * TOKENS, fused.key_sums(qkv, weights[1], tables, EPSILON, HEAD))
+    result = kernels.qk_norm_rope(qkv, *weights, *tables, EPSILON, HEAD, factors, means)
+    close_in_fp8(result, fused.qk_norm_rope(qkv, *weights, tables, EPSILON, HEAD, factors, means))
 
 
 def check_rounding() -> None:

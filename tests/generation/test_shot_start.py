@@ -77,6 +77,23 @@ def test_without_a_lead_in_the_seen_share_of_frame_0_is_said(scene):
     assert note in estimate_take(scene, request, "cpu").basis
 
 
+def test_hidden_frames_are_as_far_apart_in_time_as_the_generated_ones(scene):
+    moved = request_for(scene, 0.5)
+    shot = replace(moved, first_frame=3, camera=moved.camera.frames(0, 3))
+    assert shot_start(scene, shot).shown == (0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5)
+    strided = replace(shot, wan=replace(shot.wan, stride=2))
+    assert shot_start(scene, strided).shown == (0, 0, 0, 0, 0, 0, 0, 1, 3, 4, 5), "frame 3 comes before frame 5"
+
+
+def test_a_start_that_looks_away_is_said_in_words(scene):
+    """Points of the footage are behind its camera, so that their distance in pixels is infinite."""
+    camera = scene.source_camera()
+    turned = np.diag([-1.0, 1, -1, 1]) @ camera.world_to_camera
+    request = replace(request_for(scene), camera=CameraPath(turned, camera.intrinsics, *camera.size))
+    (note,) = start_notes(scene, request, "cpu", None)
+    assert note.startswith("frame 0 looks another way than the source view: 8 hidden frames")
+
+
 def test_ex4ds_own_settings_previews_and_its_convention_have_no_lead_in(scene):
     for request in (
         request_for(scene, 0.5, "ex4d-reference"),
@@ -100,6 +117,13 @@ def test_the_source_frame_is_scaled_and_cut_to_a_shot_of_another_aspect(scene):
     halved = image.reshape(32, 2, 32, 2, 3).mean((1, 3))
     alike = [np.corrcoef(halved.ravel(), scene.color()[0][:, left : left + 32].ravel())[0, 1] for left in (7, 8, 9)]
     assert np.argmax(alike) == 1 and alike[1] > 0.9
+
+
+def test_movies_of_a_shot_with_wide_pixels_say_so(scene, tmp_path):
+    wide = request_for(scene).camera.resized(24, 32)
+    take = ex4d.generate(scene, wide, tmp_path / "take")
+    found = [probe(take.folder / name).pixel_aspect for name in ("take.mp4", "color.mp4", "mask.mp4")]
+    assert found == pytest.approx([wide.pixel_aspect] * 3) and wide.pixel_aspect == pytest.approx(2, rel=0.1)
 
 
 # Every n-th frame.

@@ -21,6 +21,7 @@ from ex4d.generation.wan import (
     PromptError,
     WanUnavailableError,
 )
+from ex4d.generation.wan.encode_cache import encodes
 from ex4d.generation.wan.loaded_networks import LoadedNetworks
 from ex4d.generation.wan.wan_engine import WanEngine, create_wan_engine
 from ex4d.machine import MachineSettings
@@ -188,7 +189,7 @@ def test_frames_come_as_soon_as_their_window_is_generated(toy_models):
 def test_every_step_is_reported_with_an_image_and_the_eta(generate):
     steps: list[GenerationProgress] = []
     generate(shot(13), on_progress=steps.append, window=9, overlap=5)
-    denoising = [step for step in steps if step.stage == "denoise"]
+    denoising = [step for step in steps if step.stage == "denoise" and not step.parts]
     assert [(step.done, step.total) for step in denoising] == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert all(step.image.shape == (HEIGHT // 8, WIDTH // 8, 3) for step in denoising)
     assert denoising[-1].eta_seconds == 0 < denoising[0].eta_seconds
@@ -201,14 +202,64 @@ def test_loading_is_reported_too(toy_models, tmp_path):
     steps: list[GenerationProgress] = []
     engine = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", MachineSettings(folder))
     list(engine.generate(shot(1), on_progress=steps.append))
-    assert {step.stage for step in steps} == {"load weights", "warm up", "denoise"}
+    assert {step.stage for step in steps} == {"load weights", "encode", "warm up", "denoise", "decode"}
     # Everything before the first step may take long without any report.
     stages = [step.stage for step in steps]
     assert stages[0] == "warm up" and stages[stages.index("denoise") - 1] == "warm up"
 
 
+def test_the_layers_of_a_step_and_of_encoders_and_decoder_are_reported(toy_models):
+    """So that a slow GPU is not taken for a hung one."""
+    steps: list[GenerationProgress] = []
+    encodes.clear()
+    choice = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", MachineSettings(toy_models)).networks.choice
+    networks = LoadedNetworks(choice)
+    list(WanEngine(wan_preset("ex4d-reference", **FEW), networks).generate(shot(5), count=5, on_progress=steps.append))
+    blocks = len(networks.transformer.blocks)
+    inside = [(step.stage, step.done, step.part, step.parts, step.arithmetic) for step in steps if step.parts]
+    assert inside == [
+        *(("warm up", 0, part, blocks, "float32") for part in range(blocks)),
+        *(("denoise", 1, part, blocks, "float32") for part in range(blocks)),
+    ]
+    assert [step.eta_seconds is None for step in steps if step.parts] == [True] * blocks + [False] * blocks
+    assert all(step.image is None for step in steps if step.parts)
+    # Two prompts, and three videos of two latents each; then the decoder's layers before each latent.
+    encoding = [(step.done, step.total) for step in steps if step.stage == "encode"]
+    vae = networks.vae.model
+    prompts = 2 * len(networks._encoders["text_encoder"].blocks)
+    video = 2 * len([*vae.encoder.downsamples, *vae.encoder.middle])
+    assert [total for done, total in encoding if done == 0] == [prompts, video, video, video]
+    assert encoding[prompts:] == 3 * [(done, video) for done in range(video)]
+    layers = len([*vae.decoder.middle, *vae.decoder.upsamples])
+    decoding = [(step.done, step.total) for step in steps if step.stage == "decode"]
+    assert decoding == 2 * [(done, layers) for done in range(layers)]
+
+
 class Cancelled(Exception):
     pass
+
+
+def test_a_cancel_inside_encoding_a_step_or_decoding_ends_it_there(toy_models):
+    """And the networks, which stay loaded, make the next video as ever."""
+    choice = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", MachineSettings(toy_models)).networks.choice
+    networks = LoadedNetworks(choice)
+    engine = WanEngine(wan_preset("ex4d-reference", **FEW), networks)
+    plain = list(engine.generate(shot()))
+    for stage in ("encode", "warm up", "denoise", "decode"):
+        seen: list[str] = []
+
+        def cancel(step: GenerationProgress, stage=stage, seen=seen) -> None:
+            seen.append(step.stage)
+            if step.stage == stage and (step.part if stage in ("warm up", "denoise") else step.done) == 1:
+                raise Cancelled
+
+        encodes.clear()
+        with pytest.raises(Cancelled):
+            list(engine.generate(shot(), on_progress=cancel))
+        assert seen[-1] == stage
+        layers = [*networks.transformer.blocks, *networks.vae.model.modules()]
+        assert not any(layer._forward_pre_hooks for layer in layers)
+    assert np.array_equal(plain, list(engine.generate(shot())))
 
 
 def test_an_exception_of_the_callback_ends_the_work_within_that_step(generate):
@@ -234,7 +285,8 @@ def test_text_embeddings_are_kept_on_disk(toy_models, tmp_path):
     assert len(kept) == 2
     networks = LoadedNetworks(choice)
     assert np.array_equal(first, list(WanEngine(engine.settings, networks).generate(shot(1))))
-    assert "text_encoder" not in networks._encoders, "the encoder is not even loaded for a known prompt"
+    loaded = [key for key in networks._kept.encoders if key.startswith("text_encoder")]
+    assert not loaded, "the encoder is not even loaded for a known prompt"
     kept[0].write_bytes(b"damaged")
     assert np.array_equal(first, list(WanEngine(engine.settings, LoadedNetworks(choice)).generate(shot(1))))
 

@@ -72,9 +72,17 @@ def cancel(step: GenerationProgress) -> None:
         raise Cancelled
 
 
+def cancel_inside(step: GenerationProgress, seen: list[tuple[str, bool]]) -> None:
+    seen.append((step.stage, step.parts > 0))
+    if step.parts:
+        raise Cancelled
+
+
 def test_two_processes_generate_what_one_generates(two, wide_models):
-    """27 tokens and 3 heads; guided, each takes a prompt, and unguided, each takes about half of them."""
-    for changes in ({"precision": "float32"}, {"precision": "float32", "guidance": 1.0}):
+    """27 tokens and 3 heads; guided, each takes a prompt, and unguided, about half of the tokens; or both in turn."""
+    in_turn = {"steps": 5, "guidance_interval": (0.0, 0.9), "step_interval": 2}
+    for changes in ({}, {"guidance": 1.0}, in_turn):
+        changes = {"precision": "float32", **changes}
         alone, together = generate(two.alone, wide_models, **changes), generate(two.together, wide_models, **changes)
         assert np.abs(alone.astype(int) - together).max() <= 1
     # The processes stay for the next shot, also after a cancelled one.
@@ -82,6 +90,11 @@ def test_two_processes_generate_what_one_generates(two, wide_models):
     processes = engine.networks.rank_processes._processes
     with pytest.raises(Cancelled):
         generate(two.together, wide_models, cancel, precision="float32", steps=4)
+    # Inside a step too, which the other process then computes to its end.
+    seen = []
+    with pytest.raises(Cancelled):
+        generate(two.together, wide_models, lambda step: cancel_inside(step, seen), precision="float32", steps=4)
+    assert seen[-1] == ("warm up", True) and "denoise" not in dict(seen)
     first, second = (generate(two.together, wide_models, precision="float32") for _ in range(2))
     assert np.array_equal(first, second)
     assert engine.networks.rank_processes._processes == processes and processes[0].poll() is None
@@ -154,7 +167,7 @@ def test_processes_that_cannot_connect_are_ended(monkeypatch):
     RankProcesses(("cpu", "cpu")).close()
 
 
-# Lets rank 1 run out of memory in the middle of its first pass, once.
+# Lets rank 1 run out of memory in the middle of its first pass, once; on a GPU by asking for more than it has.
 OUT_OF_MEMORY = """
 import os, pathlib, sys
 marker = pathlib.Path(os.environ["RAN_OUT"])
@@ -166,6 +179,8 @@ if "ex4d.generation.wan.parallel.rank" in sys.orig_argv:
             calls.append(module)
             if len(calls) == 2 and not marker.exists():
                 marker.touch()
+                if torch.cuda.is_available():
+                    torch.empty(2 * torch.cuda.mem_get_info()[1], dtype=torch.uint8, device="cuda")
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
     torch.nn.modules.module.register_module_forward_pre_hook(fail)
 """
@@ -173,35 +188,37 @@ if "ex4d.generation.wan.parallel.rank" in sys.orig_argv:
 
 @pytest.fixture
 def ran_out(tmp_path, monkeypatch) -> Path:
-    """A file that exists once rank 1 has run out of memory; only on the CPU, since NCCL may hold rank 0 in the pass."""
+    """A file that exists once rank 1 has run out of memory."""
     (tmp_path / "sitecustomize.py").write_text(OUT_OF_MEMORY)
     paths = [str(tmp_path), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
     monkeypatch.setenv("RAN_OUT", str(tmp_path / "ran_out"))
+    # Without other choices' networks, which would be given up first.
+    monkeypatch.setattr("ex4d.generation.wan.loaded_networks._last", None)
     return tmp_path / "ran_out"
 
 
-def test_out_of_memory_in_another_process_is_retried_in_a_smaller_mode(wide_models, ran_out):
-    alone, together = (generate(device, wide_models, precision="float32") for device in ("cpu", "cpu+cpu"))
+def test_out_of_memory_in_another_process_is_retried_in_a_smaller_mode(two, wide_models, ran_out):
+    alone, together = (generate(device, wide_models, precision="float32") for device in (two.alone, two.together))
     settings = wan_preset("ex4d-reference", **FEW, precision="float32")
-    networks = create_wan_engine(settings, "cpu+cpu", MachineSettings(wide_models)).networks
+    networks = create_wan_engine(settings, two.together, MachineSettings(wide_models)).networks
     assert ran_out.exists() and networks.mode == "encoders unloaded"
     assert np.abs(alone.astype(int) - together).max() <= 1
     networks.unload()
 
 
-def test_out_of_memory_in_another_process_in_the_smallest_mode_is_an_error(wide_models, ran_out):
+def test_out_of_memory_in_another_process_in_the_smallest_mode_is_an_error(two, wide_models, ran_out):
     settings = wan_preset("ex4d-reference", **FEW, precision="float32")
-    choice = create_wan_engine(settings, "cpu+cpu", MachineSettings(wide_models)).networks.choice
+    choice = create_wan_engine(settings, two.together, MachineSettings(wide_models)).networks.choice
     # A given mode is not chosen again by what is free.
     smallest = LoadedNetworks(choice, "blocks streamed")
-    with pytest.raises(GenerationError, match=r"in the smallest mode too \(on cpu: CUDA out of memory. Tried"):
+    with pytest.raises(GenerationError, match=r"in the smallest mode too \(on (cpu|cuda:1): CUDA out of memory. Tried"):
         list(WanEngine(settings, smallest).generate(shot()))
     assert ran_out.exists()
     smallest.unload()
 
 
-def test_fp8_scales_are_shared_by_all_ranks(two, wide_models):
+def test_fp8_scales_and_the_keys_mean_are_shared_by_all_ranks(two, wide_models):
     settings = {"precision": "fp8", "fp8_attention": True, "guidance": 1.0}
     alone, together = generate(two.alone, wide_models, **settings), generate(two.together, wide_models, **settings)
     assert np.abs(alone.astype(float) - together).mean() < 1
@@ -213,6 +230,7 @@ def test_fp8_scales_are_shared_by_all_ranks(two, wide_models):
 def test_work_for_other_ranks_is_sent_as_plain_data(toy_models):
     """Equal prompts share memory; and a stream that breaks off has no work."""
     choice = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", MachineSettings(toy_models)).networks.choice
+    assert choice.converted is not None
     text = torch.randn(1, 20, 32)
     inputs = [torch.randn(shape) for shape in ((1, 32, 3, 4, 6), (1, 20, 3, 4, 6), (1, 257, 1280))]
     conditioning = WindowConditioning(text, text, *inputs)

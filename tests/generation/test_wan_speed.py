@@ -5,6 +5,7 @@ import copy
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +17,20 @@ pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
 
 from bench.__main__ import main as bench_main
 from bench.original_pass import diffsynth_velocity
+from ex4d.generation.wan.arithmetic import arithmetic_on
 from ex4d.generation.wan.conditioning import WindowConditioning
 from ex4d.generation.wan.decoding import decode_in_order, encode_video
 from ex4d.generation.wan.denoising import denoise
-from ex4d.generation.wan.kernels import fused
+from ex4d.generation.wan.errors import GenerationError
+from ex4d.generation.wan.kernels import fused, matmul
 from ex4d.generation.wan.kernels.attention import attention, fastest_attention
-from ex4d.generation.wan.kernels.fp8_attention import fp8_attention, norm_factor
+from ex4d.generation.wan.kernels.fp8_attention import fp8_attention, norm_factor, supports_fp8_attention
 from ex4d.generation.wan.kernels.matmul import FP8_PRODUCTS, Fp8Linear, Fp8Weights, arithmetic_in_words
 from ex4d.generation.wan.kernels.vae import optimize_vae
 from ex4d.generation.wan.networks import load_dit, load_vae
-from ex4d.generation.wan.streaming import BlockStreaming
+from ex4d.generation.wan.streaming import BlockStreaming, PinnedMemory
 from ex4d.generation.wan.transformer import Transformer
+from ex4d.generation.wan.work_parts import AHEAD_OF_BLOCKS, WorkParts, reported_calls
 from ex4d.weights.places import find_wan_files
 from ex4d_core.wan_settings import WanSettings
 
@@ -158,14 +162,114 @@ def test_fp8_attention_is_attention_within_fp8s_precision():
     angles = torch.randn(300, 64, generator=generator)
     options = (weight, weight, (angles.cos(), angles.sin()), 1e-6, 128)
     factors = torch.tensor([norm_factor(weight)] * 2 + [448 / fused.value_absmax(qkv).item()])
+    assert not fused.key_sums(qkv, *options[1:]).isnan().any()
     rows, scales = fp8_attention(fused.qk_norm_rope(qkv.clone(), *options, factors), factors, 128)
     exact = attention(*fused.qk_norm_rope(qkv.clone(), *options).chunk(3, dim=1), 128)
     assert relative(rows.float() * scales, exact) < 0.04
 
 
+def test_keys_with_a_common_offset_lose_it_before_attention_in_fp8():
+    """Their differences decide, and would be lost among fp8's few bits."""
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.full((256,), 2.0), torch.full((256,), 8.0)
+    qkv = torch.randn(600, 768, generator=generator)
+    qkv[:, 256:512] += 8 * torch.randn(256, generator=generator)
+    angles = torch.arange(600)[:, None] / 100 / 10_000 ** (torch.arange(64) / 64)
+    options = (*weights, (angles.cos(), angles.sin()), 1e-6, 128)
+    factors = torch.tensor([norm_factor(weights[0]), norm_factor(weights[1]) / 2, 448 / fused.value_absmax(qkv).item()])
+    exact = attention(*fused.qk_norm_rope(qkv.clone(), *options).chunk(3, dim=1), 128)
+    errors = []
+    for means in (None, fused.key_sums(qkv, *options[1:]) / len(qkv)):
+        rows, scales = fp8_attention(fused.qk_norm_rope(qkv, *options, factors, means), factors, 128)
+        errors.append(relative(rows.float() * scales, exact))
+    print(f"relative L2 of attention in fp8: {errors[0]:.3f} as keys are, {errors[1]:.3f} without their mean")
+    assert errors[1] < 0.6 * errors[0]
+
+
+@torch.inference_mode()
+def test_a_block_takes_the_mean_of_all_keys(dit, conditioning, monkeypatch):
+    transformer = rebuild(dit, fp8=True, fp8_attention=True)
+    taken = []
+    plain = fused.qk_norm_rope
+    monkeypatch.setattr(fused, "qk_norm_rope", lambda *given: (taken.append(given), plain(*given))[1])
+    with autocast():
+        transformer.velocities(NOISE, torch.tensor(700.0), transformer.prepare(conditioning), (0,))
+    assert len(taken) == len(transformer.blocks)
+    for qkv, *norms, _, means in taken:
+        keys = plain(qkv.clone(), *norms).chunk(3, dim=1)[1]
+        torch.testing.assert_close(means, keys.float().mean(dim=0), rtol=1e-2, atol=1e-2)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("fp8", [False, True])
+def test_feed_forward_layers_in_chunks_of_rows_give_the_same(dit, conditioning, fp8):
+    dit = dit.float() if not fp8 else dit
+    velocities = []
+    for rows in (None, 5):
+        transformer = rebuild(copy.deepcopy(dit), fp8=fp8, chunk_rows=rows)
+        widest = []
+        for block in transformer.blocks:
+            block.up.register_forward_hook(lambda module, given, made, widest=widest: widest.append(len(made)))
+        with autocast() if fp8 else contextlib.nullcontext():
+            prepared = transformer.prepare(conditioning)
+            velocities.append(transformer.velocities(NOISE, torch.tensor(700.0), prepared, (0,))[0])
+        assert max(widest) == (18 if rows is None else rows) and sum(widest) == 18 * len(transformer.blocks)
+    assert relative(velocities[1], velocities[0]) < (2e-2 if fp8 else 1e-5)
+
+
 def test_every_use_of_fp8_has_its_words():
     words = [arithmetic_in_words(products) for products in (*FP8_PRODUCTS, None)]
     assert words[0] == "fp8" and len(set(words)) == 4 and words[3].startswith("bf16")
+
+
+def test_what_a_gpu_cannot_do_of_what_was_asked_for_is_said(monkeypatch):
+    """Cards are made up; a processor imitates all of it."""
+    device = torch.device("cpu")
+    assert arithmetic_on(device, "fp8", fp8_attention=True).words == "fp8, attention in fp8"
+    assert [arithmetic_on(device, precision).words for precision in ("fp8", "bf16")] == ["fp8", "bf16"]
+    assert arithmetic_on(device, "fp8", fp8_attention=True).shortfalls("cpu") == []
+
+    monkeypatch.setattr("ex4d.generation.wan.arithmetic.why_no_fp8_attention", lambda device: "cuDNN has none")
+    made = arithmetic_on(device, "fp8", fp8_attention=True)
+    assert made.words == "fp8, attention in bf16"
+    (sentence,) = made.shortfalls("cuda:0")
+    assert "cuda:0: cuDNN has none" in sentence
+
+    monkeypatch.setattr("ex4d.generation.wan.arithmetic.fp8_products", lambda device: "stored weights")
+    made = arithmetic_on(device, "fp8", fp8_attention=True)
+    assert made.words == "bf16, weights stored in fp8, attention in bf16" and len(made.shortfalls("cuda:0")) == 2
+    assert arithmetic_on(device, "bf16", fp8_attention=True).shortfalls("cuda:0") == [], "nobody asked for fp8"
+
+
+def test_a_gpu_whose_memory_is_full_is_not_taken_for_one_without_fp8(monkeypatch):
+    """Found by trying, which needs a little memory; the next try, with some, finds what there is."""
+    raised: list[Exception] = [torch.OutOfMemoryError("CUDA out of memory")]
+
+    def product(layer: Fp8Linear, rows: object) -> None:
+        for error in raised:
+            raise error
+
+    monkeypatch.setattr(Fp8Linear, "forward", product)
+    on_processor = partial(matmul._has, device=torch.device("cpu"))
+    monkeypatch.setattr(matmul, "_has", lambda products, device: on_processor(products))
+    gpu = torch.device("cuda", 77)
+    with pytest.raises(GenerationError, match="cuda:77 has no memory left"):
+        matmul.fp8_products(gpu)
+    raised.clear()
+    assert matmul.fp8_products(gpu) == "scaled rows", "the failure was not remembered"
+    raised.append(RuntimeError("no such product on sm_120"))
+    assert matmul.fp8_products(torch.device("cuda", 78)) == "stored weights"
+
+
+@pytest.mark.gpu
+def test_what_is_said_of_attention_in_fp8_is_what_a_gpu_does_at_the_size_of_a_shot():
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    device = torch.device("cuda:0")
+    made = arithmetic_on(device, "fp8", fp8_attention=True)
+    print(made.words, *made.shortfalls("cuda:0"), sep="; ")
+    has = made.products in ("scaled rows", "scaled results") and supports_fp8_attention(13_312, 5120, 128, device)
+    assert made.fp8_attention == has and bool(made.no_attention) != has
 
 
 @pytest.mark.gpu
@@ -301,6 +405,63 @@ def test_on_a_gpu_the_result_is_the_cpus(dit, conditioning, fp8):
     )
     bound = 1.3 * relative(plain, exact) if fp8 else 0.02
     assert relative(result.cpu(), exact) < bound
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_attention_in_fp8_without_the_keys_mean_is_the_cpus():
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    if not supports_fp8_attention(600, 256, 128, torch.device("cuda")):
+        pytest.skip("this GPU or cuDNN's frontend has no attention in fp8")
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.full((256,), 2.0), torch.full((256,), 8.0)
+    qkv = torch.randn(600, 768, generator=generator)
+    qkv[:, 256:512] += 8 * torch.randn(256, generator=generator)
+    angles = torch.arange(600)[:, None] / 100 / 10_000 ** (torch.arange(64) / 64)
+    factors = torch.tensor([norm_factor(weights[0]), norm_factor(weights[1]) / 2, 448 / fused.value_absmax(qkv).item()])
+    made = []
+    for device in ("cpu", "cuda"):
+        rows = qkv.bfloat16().to(device)
+        on = [weight.bfloat16().to(device) for weight in weights]
+        options = (*on, (angles.cos().to(device), angles.sin().to(device)), 1e-6, 128)
+        scales = factors.to(device)
+        means = fused.key_sums(rows, *options[1:]) / len(rows)
+        assert torch.equal(means, fused.key_sums(rows, *options[1:]) / len(rows)), "the same every time"
+        values, by = fp8_attention(fused.qk_norm_rope(rows, *options, scales, means), scales, 128)
+        made.append((values.float() * by).cpu())
+    assert relative(made[1], made[0]) < 0.05
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_parts_are_reported_as_they_are_computed():
+    """A callback that comes after the second part has been asked for knows of no more than the first."""
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    layers = [torch.nn.Linear(4096, 4096, device="cuda") for _ in range(20)]
+    rows, told = torch.randn(4096, 4096, device="cuda"), []
+    parts = WorkParts(lambda done, total: told.append(done), len(layers), torch.device("cuda"), AHEAD_OF_BLOCKS)
+    with torch.inference_mode(), reported_calls(layers, parts):
+        for layer in layers:
+            rows = layer(rows)
+    assert told == [max(0, number - AHEAD_OF_BLOCKS) for number in range(20)]
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_streamed_layers_for_keys_and_values_give_the_same(dit, conditioning):
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    made, given = [], conditioning.to("cuda")
+    for stay in (True, False):
+        transformer = rebuild(copy.deepcopy(dit), device="cuda", fp8=True, contexts_stay=stay, chunk_rows=None)
+        if not stay:
+            pinned = PinnedMemory(2**20)
+            streaming = BlockStreaming(transformer.contexts, torch.device("cuda"), cyclic=False, pinned=pinned)
+        precision = lambda: torch.autocast("cuda", torch.bfloat16)  # noqa: E731
+        made.append(denoise(transformer, NOISE.cuda(), given, SETTINGS, precision=precision))
+        if not stay:
+            assert not any(parameter.is_cuda for layer in transformer.contexts for parameter in layer.parameters())
+            streaming.stop()
+    assert torch.equal(*made)
 
 
 @pytest.mark.gpu

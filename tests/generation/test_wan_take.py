@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -19,6 +20,11 @@ pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
 
 from ex4d.cli.main import main
 from ex4d.media.png import read_png
+from ex4d.pipeline.take import generate_take
+from ex4d.service.blob_store import BlobStore
+from ex4d.service.disk_room import DiskRoom
+from ex4d.service.job_store import ClaimLost, JobStore
+from ex4d.service.worker import JobSink
 from ex4d_core import __version__
 from ex4d_core.cameras import CameraPath
 from ex4d_core.client import Client
@@ -27,6 +33,7 @@ from ex4d_core.messages import Cancel, GetEvents, Hello, ListJobs, Submit, Welco
 from ex4d_core.remote_take import RemoteTake
 from ex4d_core.scene import Scene
 from ex4d_core.shot import ShotRequest
+from ex4d_core.stages import StageDetails
 from ex4d_core.wan_settings import wan_preset
 
 # Seconds of silence after which a backend must have ended. Only a failing test waits that long.
@@ -176,6 +183,53 @@ def test_a_cancel_before_the_first_step_leaves_the_worker_as_it_is(backend, scen
     assert backend.workers() == workers and len(workers) == 1
     client.close()
     other.close()
+
+
+def test_a_cancel_reaches_the_engine_inside_a_step(models, scene, tmp_path, monkeypatch):
+    """As a worker runs it: a step of a large model on a slow GPU may take minutes."""
+    store, blobs = JobStore(tmp_path / "jobs.sqlite"), BlobStore(tmp_path / "data")
+    job = store.submit("key", request_for(scene, steps=50), [])
+    claim = store.claim("worker")
+    assert claim is not None
+    stages: list[tuple[str, int]] = []
+
+    def report(*words: str) -> None:
+        status = store.status(job)
+        assert status is not None
+        stages.append((status.stage, status.done))
+        if StageDetails.of(status.stage).parts and status.done == 1:
+            store.cancel(job)
+
+    seconds = iter(range(1, 1_000_000))
+    # Every report is told, however fast the steps are.
+    monkeypatch.setattr("ex4d.service.worker.time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    sink = JobSink(store, blobs, claim, report, DiskRoom(tmp_path, 0))
+    (tmp_path / "work").mkdir()
+    with pytest.raises(ClaimLost):
+        generate_take(scene, claim.request, device="cpu", sink=sink, work_folder=tmp_path / "work")
+    last, done = stages[-1]
+    assert last.startswith("denoise (float32), part 0 of ") and done == 1, "in the second step, not after it"
+    names = [StageDetails.of(stage).name for stage, _ in stages]
+    assert names.index("encode") < names.index("warm up", names.index("encode")) < names.index("denoise")
+    store.close()
+
+
+def test_parts_of_fast_steps_are_not_all_written(tmp_path, scene, monkeypatch):
+    store, blobs = JobStore(tmp_path / "jobs.sqlite"), BlobStore(tmp_path / "data")
+    store.submit("key", request_for(scene), [])
+    claim = store.claim("worker")
+    assert claim is not None
+    told: list[tuple[str, ...]] = []
+    clock = SimpleNamespace(monotonic=lambda: 0.0)
+    monkeypatch.setattr("ex4d.service.worker.time", clock)
+    sink = JobSink(store, blobs, claim, lambda *words: told.append(words), DiskRoom(tmp_path, 0))
+    clock.monotonic = lambda: 1.0
+    for part in range(10):
+        sink.progress(f"denoise (fp8), part {part} of 10", 3, 25)
+    assert len(told) == 1
+    sink.progress("denoise (fp8), 20 s left", 4, 25)
+    assert len(told) == 2, "the end of a step is"
+    store.close()
 
 
 def test_a_running_backend_finds_weights_that_are_fetched(backend, tmp_path):

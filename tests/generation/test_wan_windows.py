@@ -130,6 +130,16 @@ def test_changes_of_colour_are_smooth_in_time_and_nothing_seen_changes_nothing()
     assert torch.equal(hold_all(blind, made), frames_of(made)) and not blind.changes
 
 
+def test_a_window_starts_with_the_colours_of_the_frames_before_it():
+    """They are shown as they are, and its own frames continue them: the hold begins after them, not at the join."""
+    footage, seen = picture(4), torch.ones(1, 3, 5, 64, 64)
+    made = drift(footage, 0.3)
+    held = ColorHold(footage, seen, ColorMap.identity(), first=False).hold(1, frames_of(made)[1:])
+    left = (held - frames_of(footage)[1:]).abs().mean(dim=(1, 2, 3)).tolist()
+    drifted = away(frames_of(made), footage)
+    assert left[0] > drifted / 2 and left == sorted(left, reverse=True) and left[-1] < drifted / 8
+
+
 # The engine.
 
 KNOWN = {**FEW, "steps": 1, "guidance": 1.0, "window": 9, "overlap": 5}

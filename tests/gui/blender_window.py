@@ -56,14 +56,17 @@ class Walk:
         bpy.app.timers.register(step, first_interval=2.0, persistent=True)
 
     def picture(self, name: str) -> Iterator[float]:
-        """Keep a screenshot once two in a row are the same: panels unfold, and previews load, over several frames."""
+        """Keep a screenshot once two in a row are the same: panels unfold, and previews load, over several frames.
+
+        Until the materials' shaders are compiled, which Blender does beside drawing, it shows stand-ins for them.
+        """
         before, waited = np.empty(0), 0.0
         while waited < PATIENCE_SECONDS:
             yield 0.7
             waited += 0.7
             self._grab(name)
             now = self._pixels(name)
-            if np.array_equal(before, now):
+            if np.array_equal(before, now) and not bpy.app.is_job_running("SHADER_COMPILATION"):
                 break
             before = now
         self.result["pictures"].append(f"{name}.png")

@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from ex4d.media import MediaError, VideoWriter, probe, read_frames, read_metadata
+from ex4d.media import BackgroundVideoWriter, MediaError, VideoWriter, probe, read_frames, read_metadata
 
 PATCHES = [
     (255, 0, 0),
@@ -45,6 +45,20 @@ def test_saturated_colours_come_back(tmp_path, size):
         assert np.abs(centre - colour).max() <= 3, colour
 
 
+@pytest.mark.parametrize(("aspect", "tagged"), [(16 / 15, Fraction(16, 15)), (4 / 3, Fraction(4, 3)), (1.01, None)])
+def test_pixels_that_are_not_square_are_tagged(tmp_path, aspect, tagged):
+    """Some players read the container's tag, others that of the stream in it."""
+    path = tmp_path / "take.mp4"
+    with VideoWriter(path, 64, 48, 24, pixel_aspect=aspect) as video:
+        video.write(patches(64, 48))
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert stream.sample_aspect_ratio == tagged
+        next(container.decode(video=0))
+        assert stream.codec_context.sample_aspect_ratio == tagged
+    assert probe(path).pixel_aspect == pytest.approx(float(tagged or 1))
+
+
 def test_tags_say_bt709_limited_range_and_the_index_is_in_front(tmp_path):
     path = tmp_path / "take.mp4"
     with VideoWriter(path, 64, 48, 24) as video:
@@ -53,6 +67,7 @@ def test_tags_say_bt709_limited_range_and_the_index_is_in_front(tmp_path):
         context = container.streams.video[0].codec_context
         assert (context.color_range, context.colorspace, context.color_primaries, context.color_trc) == (1, 1, 1, 1)
         assert context.pix_fmt == "yuv420p"
+        assert not context.sample_aspect_ratio, "pixels are square"
     data = path.read_bytes()
     assert b"colrnclx\x00\x01\x00\x01\x00\x01\x00" in data  # primaries, transfer, matrix: 1; not full range
     assert data.index(b"moov") < data.index(b"mdat")
@@ -102,10 +117,26 @@ def test_texts_come_back(tmp_path):
     assert read_metadata(tmp_path / "take.mp4") == texts
 
 
-def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
+@pytest.fixture(params=[VideoWriter, BackgroundVideoWriter])
+def writer(request) -> type[VideoWriter]:
+    """Errors leave the same behind whichever thread encodes."""
+    return request.param
+
+
+def test_a_thread_writes_the_same_file(tmp_path):
+    random = np.random.default_rng(0)
+    images = [random.integers(0, 255, (48, 64, 3), dtype=np.uint8) for _ in range(30)]
+    for name, kind in (("here.mp4", VideoWriter), ("thread.mp4", BackgroundVideoWriter)):
+        with kind(tmp_path / name, 64, 48, 24, metadata={"title": "dusk"}) as video:
+            for image in images:
+                video.write(image)
+    assert (tmp_path / "thread.mp4").read_bytes() == (tmp_path / "here.mp4").read_bytes()
+
+
+def test_an_error_leaves_the_old_file_and_nothing_else(writer, tmp_path):
     path = tmp_path / "take.mp4"
     path.write_bytes(b"the take before")
-    with pytest.raises(OSError, match="camera on fire"), VideoWriter(path, 64, 48, 24) as video:
+    with pytest.raises(OSError, match="camera on fire"), writer(path, 64, 48, 24) as video:
         for _ in range(50):
             video.write(patches(64, 48))
         assert (tmp_path / "take.mp4.partial").exists()
@@ -114,8 +145,8 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
     assert os.listdir(tmp_path) == ["take.mp4"]
 
 
-def test_a_finished_video_is_named_when_its_block_ends_well(tmp_path):
-    with VideoWriter(tmp_path / "a.mp4", 64, 48, 24) as video:
+def test_a_finished_video_is_named_when_its_block_ends_well(writer, tmp_path):
+    with writer(tmp_path / "a.mp4", 64, 48, 24) as video:
         video.write(patches(64, 48))
         video.finish()
         assert os.listdir(tmp_path) == ["a.mp4.partial"]
@@ -123,41 +154,41 @@ def test_a_finished_video_is_named_when_its_block_ends_well(tmp_path):
             video.write(patches(64, 48))
     assert os.listdir(tmp_path) == ["a.mp4"] and probe(tmp_path / "a.mp4").frames == 1
     (tmp_path / "a.mp4").unlink()
-    with pytest.raises(OSError, match="its neighbour failed"), VideoWriter(tmp_path / "a.mp4", 64, 48, 24) as video:
+    with pytest.raises(OSError, match="its neighbour failed"), writer(tmp_path / "a.mp4", 64, 48, 24) as video:
         video.write(patches(64, 48))
         video.finish()
         raise OSError("its neighbour failed")
     assert os.listdir(tmp_path) == []
 
 
-def test_a_wrong_frame_is_refused_by_number(tmp_path):
+def test_a_wrong_frame_is_refused_by_number(writer, tmp_path):
     wrong_size = pytest.raises(ValueError, match="frame 1 is 32x48: the video is 64x48")
-    with wrong_size, VideoWriter(tmp_path / "a.mp4", 64, 48, 24) as video:
+    with wrong_size, writer(tmp_path / "a.mp4", 64, 48, 24) as video:
         video.write(patches(64, 48))
         video.write(patches(32, 48))
     assert os.listdir(tmp_path) == []
 
 
-def test_a_video_without_frames_is_an_error(tmp_path):
-    with pytest.raises(MediaError, match="no frame was written"), VideoWriter(tmp_path / "a.mp4", 64, 48, 24):
+def test_a_video_without_frames_is_an_error(writer, tmp_path):
+    with pytest.raises(MediaError, match="no frame was written"), writer(tmp_path / "a.mp4", 64, 48, 24):
         pass
     assert os.listdir(tmp_path) == []
 
 
-def test_a_missing_folder_is_named(tmp_path):
+def test_a_missing_folder_is_named(writer, tmp_path):
     path = tmp_path / "nowhere" / "a.mp4"
-    with pytest.raises(MediaError, match=r"the folder .*nowhere does not exist"), VideoWriter(path, 64, 48, 24):
+    with pytest.raises(MediaError, match=r"the folder .*nowhere does not exist"), writer(path, 64, 48, 24):
         pass
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's always-full device")
 @pytest.mark.parametrize("frames", [1, 400])  # the disk is found full while closing, or while writing
-def test_a_full_disk_is_said_so_and_nothing_is_left(tmp_path, frames):
+def test_a_full_disk_is_said_so_and_nothing_is_left(writer, tmp_path, frames):
     # The unfinished file is a link to a device on which the kernel refuses every write with "no space left".
     (tmp_path / "take.mp4.partial").symlink_to("/dev/full")
     random = np.random.default_rng(0)
     disk_full = pytest.raises(MediaError, match=r"take.mp4: the disk is full.*Free some space")
-    with disk_full, VideoWriter(tmp_path / "take.mp4", 64, 48, 24) as video:
+    with disk_full, writer(tmp_path / "take.mp4", 64, 48, 24) as video:
         for _ in range(frames):
             video.write(random.integers(0, 255, (48, 64, 3), dtype=np.uint8))
     assert os.listdir(tmp_path) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from ex4d.mesh import DepthSurface
 from ex4d.raster import Rasterizer, create_rasterizer
@@ -102,3 +103,26 @@ def test_no_fringe_of_a_bodys_colour_stands_around_the_hole_that_it_leaves(raste
     assert (row == wall).sum() > 100, "the wall"
     assert not (row > mixed - 4).any(), "what goes on beyond the mixed pixel's centre"
     assert rasterizer.render(surface, CameraPath(np.eye(4)[None], intrinsics.numpy(), WIDTH, HEIGHT)).color.equal(color)
+
+
+def test_no_crack_opens_where_silhouettes_reach_behind_the_camera(rasterizer) -> None:
+    """Rims of faces that are drawn by homogeneous edge functions meet the faces beside them, which are not, exactly."""
+    frames, zoom = 40, 4
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    body = np.hypot(x - WIDTH / 2, y - HEIGHT / 2) < 14 + 3 * np.sin(x)
+    depth = torch.from_numpy(np.where(body, np.float32(3.0), np.float32(12.0))).expand(frames, -1, -1).contiguous()
+    intrinsics = torch.tensor([[[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1]]]).expand(frames, 3, 3)
+    gray = torch.full((frames, HEIGHT, WIDTH, 3), 100, dtype=torch.uint8)
+    surface = DepthSurface(depth, gray, intrinsics, occlusion="thickness")
+    random = np.random.default_rng(0)
+    poses = np.repeat(np.eye(4)[None], frames, axis=0)
+    poses[:, 2, 3] = -3.5  # past the body
+    poses[:, :2, 3] = random.uniform(-0.3, 0.3, (frames, 2))
+    roll = random.uniform(-0.05, 0.05, frames)
+    poses[:, 0, 0] = poses[:, 1, 1] = np.cos(roll)
+    poses[:, 0, 1], poses[:, 1, 0] = -np.sin(roll), np.sin(roll)
+    lens = intrinsics.numpy() * np.array([[[zoom], [zoom], [1]]])
+    mask = rasterizer.render(surface, CameraPath(poses, lens, zoom * WIDTH, zoom * HEIGHT)).mask.float()
+    around = F.avg_pool2d(mask[:, None], 3, stride=1)[:, 0] * 9 - mask[:, 1:-1, 1:-1]
+    assert mask.mean() > 0.3
+    assert not ((mask[:, 1:-1, 1:-1] == 0) & (around > 6.5)).any()

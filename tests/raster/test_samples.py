@@ -171,3 +171,17 @@ def test_less_than_one_sample_is_refused(rasterizer) -> None:
     shot = synthetic_surface(1, 64, 48)
     with pytest.raises(ValueError, match="samples 0"):
         rasterizer.render(shot, synthetic_camera(1, 64, 48), samples=0)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.3, 2.0])
+def test_colours_of_a_surface_are_read_from_that_surface_alone(rasterizer, scale) -> None:
+    """Splines through a bright body's last pixels and the dark wall behind it would overshoot, on both sides."""
+    body, wall = 220, 60
+    depth = torch.full((1, HEIGHT, WIDTH), 12.0)
+    color = torch.full((1, HEIGHT, WIDTH, 3), wall, dtype=torch.uint8)
+    depth[0, 12:30, 22:38], color[0, 12:30, 22:38] = 3.0, body
+    box = surface(depth, color, occlusion="thickness")
+    drawn = rasterizer.render(box, camera_of(box, scale=scale, shift=1.03), samples=3)
+    seen = drawn.color[0, ..., 0][drawn.mask[0]]
+    assert (seen == body).any() and (seen == wall).any()
+    assert seen.min() == wall and seen.max() == body

@@ -60,6 +60,30 @@ def test_wanted_squares_show_what_the_whole_image_shows(rasterizer, shot):
     assert not part.mask.cpu()[~where].any(), "nothing else is seen"
 
 
+@pytest.mark.parametrize("forward", [0.0, 2.5], ids=["from aside", "past the ball"])
+def test_a_few_wanted_pixels_need_no_others(rasterizer, shot, forward):
+    """Whole blocks of the grid are left out, also where a part of them is behind the camera."""
+    surface, camera = shot
+    poses = camera.world_to_camera.copy()
+    poses[:, 2, 3] -= forward
+    wanted = torch.zeros(FRAMES, 12, 12, dtype=torch.bool)
+    wanted[0, 5, 6] = wanted[1, 9, 3] = wanted[2, 0, 0] = True
+    tiles = Tiles(wanted.to(rasterizer.device), 8)
+    where = wanted.repeat_interleave(8, 1).repeat_interleave(8, 2)
+    moved = CameraPath(poses, camera.intrinsics, *camera.size)
+    part, whole = rasterizer.render_tiles(surface, moved, tiles), rasterizer.render(surface, moved, with_depth=True)
+    assert_same(part, whole, where)
+
+
+def test_what_was_measured_of_a_surface_is_kept_where_it_is_drawn_otherwise(shot):
+    """Silhouettes belong to depth and colour, not to how they are drawn."""
+    surface = replace(shot[0], occlusion="watertight", clean=True)
+    edge_shares, limits, depth_range = surface.edge_shares, surface.back_limits, surface.depth_range
+    other = surface.drawn_as(occlusion="thickness", clean=False)
+    assert (other.occlusion, other.convention, other.clean) == ("thickness", "centered", False)
+    assert other.edge_shares is edge_shares and other.back_limits is limits and other.depth_range is depth_range
+
+
 def test_hollow_silhouettes_hide_nothing_and_keep_their_own_pixels(rasterizer, shot):
     surface, camera = shot
     everything = Tiles(torch.ones(FRAMES, 1, 1, dtype=torch.bool, device=rasterizer.device), SIZE, is_solid=False)

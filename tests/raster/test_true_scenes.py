@@ -17,7 +17,7 @@ def view() -> TrueView:
     visible = np.zeros((10, 10), bool)
     visible[:, :5] = True
     camera = CameraPath(np.eye(4)[None], np.diag([10.0, 10.0, 1.0]), 10, 10)
-    return TrueView("one", 0, camera, np.full((10, 10, 3), 100, np.uint8), visible)
+    return TrueView("one", 0, camera, np.full((10, 10, 3), 100, np.uint8), visible, np.ones((10, 10)))
 
 
 def test_shares_of_false_and_missed_pixels_are_of_all_pixels(view):

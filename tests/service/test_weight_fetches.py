@@ -20,7 +20,7 @@ from ex4d.service.settings import ServiceSettings
 from ex4d.service.weight_fetches import WeightFetches
 from ex4d.weights.catalogue import DEPTH_ANYTHING, DEPTH_PRO
 from ex4d_core.schema import decode, encode
-from ex4d_core.weight_messages import WeightsPart, WeightsReply
+from ex4d_core.weight_messages import ADAPTER_KIND, WeightsPart, WeightsReply
 
 PATIENCE = 120.0
 # More than the chunk of 10 MiB in which the hub's client writes.
@@ -179,3 +179,16 @@ def test_on_loopback_it_is_allowed_and_with_keys_forbidden_unless_the_operator_s
 ):
     settings = ServiceSettings(address, data=tmp_path, keys=Path(tmp_path) if keys else None, fetch_weights=choice)
     assert settings.weights_allowed is allowed
+
+
+def test_what_other_programs_have_is_here_and_is_not_fetched_and_adapters_are_named(tmp_path):
+    adapter = tmp_path / "RoboNVS_lora16.ckpt"
+    adapter.write_bytes(bytes(7))
+    found = {"vae": "/comfyui/vae.safetensors"}, {adapter.stem: str(adapter), "no name for a request!": "x"}
+    fetches = WeightFetches(MachineSettings(models=tmp_path / "m"), tmp_path / "logs", True, lambda: found)
+    parts = {part.name: part for part in fetches.fetch("vae").parts}
+    assert (parts["vae"].state, parts["vae"].done) == ("here", parts["vae"].bytes) and not (tmp_path / "logs").exists()
+    assert parts["dit"].state == "missing"
+    assert [part for part in parts.values() if part.kind == ADAPTER_KIND] == [parts[adapter.stem]]
+    assert parts[adapter.stem].bytes == 7 and "licence" in parts[adapter.stem].licence
+    assert decode(WeightsReply, encode(fetches.describe())) == fetches.describe()

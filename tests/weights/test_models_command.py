@@ -44,6 +44,17 @@ def test_loras_that_a_request_can_name_are_listed(wan_models, capsys):
     assert re.search(r"^loras +mine$", capsys.readouterr().out, re.MULTILINE)
 
 
+def test_converted_weights_are_listed_with_what_removes_them(wan_models, capsys):
+    folder = wan_models / ".converted"
+    folder.mkdir()
+    (folder / "vae-ab12.safetensors").write_bytes(bytes(2000))
+    models_command(wan_models, "list", "vae")
+    assert re.search(r"^converted +1 files, 2 kB; ex4d clean", capsys.readouterr().out, re.MULTILINE)
+    assert models_command(wan_models, "list", "vae", "--json") == 0
+    converted = json.loads(capsys.readouterr().out)["result"]["converted"]
+    assert converted == {"files": [str(folder / "vae-ab12.safetensors")], "bytes": 2000}
+
+
 def test_toy_models_are_not_the_published_ones_and_the_check_says_so(wan_models, capsys):
     assert models_command(wan_models, "check", "vae", "dit") == 1
     out = capsys.readouterr().out

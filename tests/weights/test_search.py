@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,13 +15,23 @@ import torch
 pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
 
 from ex4d.cli.main import main
-from ex4d.generation.wan import why_no_wan
+from ex4d.generation.wan import why_no_preset, why_no_wan
 from ex4d.generation.wan.networks import load_dit, load_text_encoder
+from ex4d.installation import install_command
 from ex4d.machine import MachineSettings
 from ex4d.weights.catalogue import WAN, part
 from ex4d.weights.checkpoints import read_checkpoint
 from ex4d.weights.errors import CheckpointError, WeightsMissingError
-from ex4d.weights.places import find_adapter, find_part, find_wan_files, found_models, unfound_files
+from ex4d.weights.places import (
+    find_adapter,
+    find_lora,
+    find_part,
+    find_wan_files,
+    found_models,
+    list_loras,
+    unfound_files,
+)
+from ex4d_core.messages import command_in
 from tests.weights.wan_layouts import fp8, fp8_scaled, save, write_comfyui, write_gguf
 
 NETWORKS = ("dit", "text_encoder", "vae", "image_encoder")
@@ -145,6 +157,17 @@ def test_only_what_is_not_here_in_any_layout_is_fetched(models, comfyui):
         find_wan_files(models)
 
 
+def test_without_the_package_gguf_the_list_and_the_doctor_say_how_to_get_it(models, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    monkeypatch.setattr("ex4d.weights.search.find_spec", lambda name: None)
+    (models / "wan-q8.gguf").write_bytes(b"GGUF")
+    told = " ".join(models_command(capsys, "list", "--models", str(models)).split())
+    assert f"wan-q8.gguf is a GGUF file: it needs the package gguf: {install_command('wan')}" in told
+    main(["doctor", "--json", "--backend", "tcp://127.0.0.1:9", "--models", str(models)])
+    findings = {one["name"]: one["finding"] for one in json.loads(capsys.readouterr().out)["result"]["findings"]}
+    assert "wan-q8.gguf" in findings["GGUF"] and command_in(findings["GGUF"]) == install_command("wan")
+
+
 # What is not taken.
 
 
@@ -192,17 +215,28 @@ def test_other_encoders_are_not_taken_for_wans(models, networks):
     assert f"{clip} is CLIP ViT-L/14" in str(raised.value)
 
 
-def test_720p_weights_are_known_as_such_and_used_only_when_named(models, networks, capsys, caplog):
-    path = save(models / "wan2.1_i2v_720p_14B_fp16.safetensors", networks["dit"])
+@pytest.mark.parametrize(
+    ("file", "name", "trained_on"),
+    [
+        ("wan2.1_i2v_720p_14B_fp16.safetensors", "Wan2.1-I2V-14B-720P", "the 480P model"),
+        ("Wan2.1-Fun-14B-InP/model.safetensors", "Wan2.1-Fun-14B-InP", "Wan2.1-I2V-14B-480P"),
+        ("Wan2_1-Fun-V1_1-14B-InP_fp8.safetensors", "Wan2.1-Fun-14B-InP", "Wan2.1-I2V-14B-480P"),
+    ],
+)
+def test_models_of_the_same_layout_are_known_by_name_and_used_only_when_named(
+    models, networks, capsys, caplog, file, name, trained_on
+):
+    path = save(models / file, networks["dit"])
     assert not find_part(models, part("dit"))
-    with pytest.raises(WeightsMissingError, match=r"is Wan2\.1-I2V-14B-720P: EX-4D was trained on the 480P model"):
+    with pytest.raises(WeightsMissingError, match=f"is {re.escape(name)}: EX-4D was trained on {trained_on}"):
         find_wan_files(models)
-    assert "not used: " in (told := models_command(capsys, "list", "--models", str(models))) and "14B-720P" in told
+    assert "not used: " in (told := models_command(capsys, "list", "--models", str(models)))
+    assert name.partition("-")[2] in " ".join(told.split())
     save(models / "vae.safetensors", networks["vae"])
-    for name in ("text_encoder", "image_encoder"):
-        save(models / f"{name}.safetensors", networks[name])
+    for encoder in ("text_encoder", "image_encoder"):
+        save(models / f"{encoder}.safetensors", networks[encoder])
     assert find_wan_files(models, {"dit": path}).dit == (path,)
-    assert "is Wan2.1-I2V-14B-720P, and is used since it was named" in caplog.text
+    assert f"is {name}, and is used since it was named" in caplog.text
 
 
 def test_two_sharded_models_in_one_folder_are_told_apart(models, networks):
@@ -262,6 +296,40 @@ def test_the_list_says_what_was_found_and_what_is_not_used(models, comfyui, netw
     assert {entry["name"]: entry["used"] for entry in found}["Wan2.1-I2V-14B-480P"]
 
 
+# LoRAs.
+
+
+def a_lora(networks, path: Path, layer: str = "diffusion_model.blocks.0.self_attn.q") -> Path:
+    width = networks["dit"]["blocks.0.self_attn.q.weight"].shape[0]
+    down, up = torch.zeros(2, width), torch.zeros(width, 2)
+    return save(path, {f"{layer}.lora_down.weight": down, f"{layer}.lora_up.weight": up})
+
+
+def test_loras_of_other_programs_are_named_where_they_are_for_wan(models, networks, comfyui, tmp_path, capsys):
+    other = a_lora(networks, comfyui / "loras" / "sdxl.safetensors", "lora_unet_down_blocks_1_attentions_0_attn1_to_q")
+    grain = a_lora(networks, comfyui / "loras" / "wan" / "grain.safetensors")
+    a_lora(networks, comfyui / "loras" / "mine.safetensors")
+    mine = a_lora(networks, models / "loras" / "mine.safetensors")
+    slow = a_lora(networks, tmp_path / "weights" / "loras" / "slow.safetensors", "lora_unet_blocks_0_self_attn_q")
+    further = [tmp_path / "weights"]
+    assert list_loras(models, further) == [mine, grain, slow]
+    assert [find_lora(models, path.stem, further) for path in (mine, grain, slow)] == [mine, grain, slow]
+    assert find_lora(models, "sdxl") == other, "it was asked for by name; merging it says what is wrong"
+    with pytest.raises(WeightsMissingError, match=r"no LoRA 'x' in .* \(there: grain, mine, slow\)"):
+        find_lora(models, "x", further)
+    words = ["list", "--models", str(models), "--model-path", str(further[0])]
+    assert "grain" in models_command(capsys, *words)
+
+
+def test_the_lora_of_fast_is_found_by_its_name_in_the_cache(models, networks, cache):
+    fast = part("fast")
+    assert find_part(models, fast) == ()
+    file = Path(fast.files[0].path).name
+    here = in_cache(cache, "somebody/loras", file, a_lora(networks, models / "x.safetensors"))
+    assert find_part(models, fast) == (here,) and not unfound_files(models, fast)
+    assert why_no_preset("fast", MachineSettings(models)) == ""
+
+
 # Another adapter on the same model.
 
 
@@ -273,6 +341,19 @@ def test_another_adapter_is_chosen_by_its_name_and_never_taken_for_ex4ds(models)
     assert find_adapter(models, "RoboNVS_lora16") == robot
     with pytest.raises(WeightsMissingError, match=r"no adapter 'other' \(there: RoboNVS_lora16\)"):
         find_adapter(models, "other")
+
+
+def test_a_worker_tells_what_it_found_in_other_places(models, comfyui, networks):
+    """The service's list has it, as `ex4d models list` does; EX-4D's own adapter is none of the further ones."""
+    import ex4d.generation  # noqa: F401 - as the runner of shots does
+    from ex4d.service.worker import _capabilities
+
+    (models / "adapters").mkdir()
+    robot = shutil.copy(models / "EX-4D" / "ex4d.ckpt", models / "adapters" / "RoboNVS_lora16.ckpt")
+    _, found = _capabilities("cpu", MachineSettings(models))
+    assert set(found["weights"]) == {"dit", "image_encoder", "vae", "text_encoder"}
+    assert Path(found["weights"]["vae"]).is_relative_to(comfyui)
+    assert found["adapters"] == {"RoboNVS_lora16": str(robot)}
 
 
 def test_an_adapter_of_another_kind_or_size_is_refused_by_its_name(models, toy_wan_models):

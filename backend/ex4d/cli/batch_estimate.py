@@ -66,7 +66,8 @@ def _view(shot: Shot, device: str) -> Estimate:
     if shot.view.verb == "render":
         return estimate_render_of_footage(frames, width, height, device)
     engine = options.engine or "preview"
-    return estimate_take_of_footage(footage, frames, width, height, wan_settings(options), device, engine)
+    wan, own_camera = wan_settings(options), options.camera is not None
+    return estimate_take_of_footage(footage, frames, width, height, wan, device, engine, own_camera=own_camera)
 
 
 def _footage(shot: Shot) -> FootageInfo:

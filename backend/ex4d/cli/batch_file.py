@@ -22,7 +22,7 @@ from typing import Any
 
 from ex4d.cli.flags import settings_from
 from ex4d.cli.main import parse_verb, verb_parser
-from ex4d.cli.options import wan_settings
+from ex4d.cli.options import refuse_useless_lead_in, wan_settings
 from ex4d_core.errors import Ex4dError, RequestError
 from ex4d_core.scene_manifest import MANIFEST
 from ex4d_core.trajectories import Trajectory
@@ -290,7 +290,7 @@ def _check_settings(verb: str, options: argparse.Namespace) -> None:
         return
     settings_from(options, Trajectory)
     if verb == "generate":
-        wan_settings(options)
+        refuse_useless_lead_in(options, wan_settings(options))
 
 
 def _exists(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
   kernels    our compiled kernels in Warp's cache; the next run compiles them again
   download   partial downloads of weights that nothing has written to for a day
+  converted  weights as the engine wan uses them, beside the weights; the next load from these makes them again
   temporary  temporary folders of processes that were killed more than a day ago
   service    jobs of the service that ended more than --days DAYS ago, and footage and results unused for as long
 
@@ -36,7 +37,7 @@ def run(options: argparse.Namespace, report: Report) -> int:
     """Run `ex4d clean`."""
     from rich.table import Table
 
-    from ex4d.leftovers import compiled_kernels, interrupted_downloads, temporary_folders
+    from ex4d.leftovers import compiled_kernels, converted_weights, interrupted_downloads, temporary_folders
     from ex4d.service import ServiceError, ServiceSettings, prunable, prune
     from ex4d.service.folder_lock import locked
 
@@ -45,7 +46,8 @@ def run(options: argparse.Namespace, report: Report) -> int:
     machine = machine_settings(options)
     settings = ServiceSettings(machine=machine, **({} if options.data is None else {"data": options.data}))
     with locked(settings.data, create=False):
-        found = [*compiled_kernels(), *interrupted_downloads(machine.models), *temporary_folders()]
+        of_models = [*interrupted_downloads(machine.models), *converted_weights(machine.models)]
+        found = [*compiled_kernels(), *of_models, *temporary_folders()]
         old = prunable(settings, options.days)
         rows = [{"kind": one.kind, "path": one.path, "bytes": one.bytes} for one in found]
         if old.jobs or old.bytes:

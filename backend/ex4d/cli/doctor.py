@@ -15,14 +15,20 @@ from typing import TYPE_CHECKING
 from ex4d.cli.options import add_backend_arguments, add_models_arguments, backend_client, machine_settings
 from ex4d.cli.report import Report
 from ex4d.config import config_file
+from ex4d.installation import install_command
 from ex4d.leftovers import compiled_kernels, kernel_cache_folders, size_of
 from ex4d_core.sizes import size_text
 
 if TYPE_CHECKING:
+    import torch
+
     from ex4d.machine import MachineSettings
 
 # Name, finding, and the problem if there is one.
 Finding = tuple[str, str, str]
+
+# Files that a finding names at most.
+_NAMED = 3
 
 SUMMARY = "report what this machine can do, and what is missing"
 
@@ -62,7 +68,6 @@ def _findings(options: argparse.Namespace) -> Iterator[Finding]:
     import torch
 
     from ex4d.generation import PreviewEngine
-    from ex4d.generation.wan.kernels.matmul import arithmetic_in_words, fp8_products
     from ex4d.pipeline.estimate import scene_bytes
     from ex4d.service import ServiceSettings
     from ex4d_core import __version__
@@ -76,7 +81,7 @@ def _findings(options: argparse.Namespace) -> Iterator[Finding]:
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             device = torch.cuda.get_device_properties(index)
-            fp8 = arithmetic_in_words(fp8_products(torch.device("cuda", index)))
+            fp8 = _fp8(torch.device("cuda", index))
             yield f"cuda:{index}", f"{device.name}, {device.total_memory / 2**30:.0f} GB; precision fp8: {fp8}", ""
     else:
         yield "GPU", "none that PyTorch can use: everything runs on the CPU", ""
@@ -108,6 +113,17 @@ def _findings(options: argparse.Namespace) -> Iterator[Finding]:
     yield "backend", backend, f"the queue of the backend is paused: {reason}" if reason else ""
 
 
+def _fp8(device: torch.device) -> str:
+    """What the precision fp8 is on a GPU, with attention in fp8 where the preset asks for it."""
+    from ex4d.generation.wan.arithmetic import arithmetic_on
+    from ex4d.generation.wan.errors import GenerationError
+
+    try:
+        return arithmetic_on(device, "fp8", fp8_attention=True).words
+    except GenerationError as error:
+        return str(error)
+
+
 def _wan(device: str, machine: MachineSettings) -> Iterator[Finding]:
     """Whether the engine wan is available, why not, and which of its weights are here."""
     from ex4d.generation.wan import WAN_LICENCE, WanUnavailableError, why_no_wan
@@ -115,7 +131,8 @@ def _wan(device: str, machine: MachineSettings) -> Iterator[Finding]:
     from ex4d.generation.wan.networks import require_diffsynth
     from ex4d.weights.catalogue import PARTS
     from ex4d.weights.inventory import files_here
-    from ex4d.weights.places import list_loras, list_upscalers
+    from ex4d.weights.places import found_models, list_loras, list_upscalers
+    from ex4d.weights.search import UNREAD_GGUF
 
     reason = why_no_wan(device, machine)
     if not reason:
@@ -129,8 +146,11 @@ def _wan(device: str, machine: MachineSettings) -> Iterator[Finding]:
         part.name: files_here(folder, part, machine.model_path)[1] for part in PARTS if part.kind in ("wan", "lora")
     }
     here, missing = (", ".join(name for name, whole in complete.items() if whole is state) for state in (True, False))
-    loras = ", ".join(path.stem for path in list_loras(folder)) or "none"
+    loras = ", ".join(path.stem for path in list_loras(folder, machine.model_path)) or "none"
     yield "weights of wan", f"in {folder}: {here or 'none'}; missing: {missing or 'none'}; LoRAs: {loras}", ""
+    if unread := [one.paths[0] for one in found_models(folder, machine.model_path) if one.model.packing == UNREAD_GGUF]:
+        names = ", ".join(path.name for path in unread[:_NAMED]) + (", ..." if len(unread) > _NAMED else "")
+        yield "GGUF", f"not looked into: {names}; install the package gguf with: {install_command('wan')}", ""
     upscalers = ", ".join(path.stem for path in list_upscalers(folder)) or "none"
     yield "upscalers", why_no_upscaler(folder) or f"{upscalers}; the first one is used unless another is named", ""
 

@@ -28,6 +28,7 @@ from ex4d.cli.options import (
     camera_from,
     machine_settings,
     refuse_useless_engine_options,
+    refuse_useless_lead_in,
     render_settings,
     wan_settings,
 )
@@ -96,6 +97,7 @@ def run(options: argparse.Namespace, report: Report) -> int:
     request = _request_again(scene, options) if options.again else _new_request(scene, options)
     request.require_footage(scene.manifest.frames)
     _refuse_useless_options(options, request.engine)
+    refuse_useless_lead_in(options, request.wan)
     if options.dry_run:
         _estimate(scene, request, options, out, report)
         return 0
@@ -193,7 +195,7 @@ def _request_again(scene: Scene, options: argparse.Namespace) -> ShotRequest:
         render=render,
         engine=engine,
         label=options.label if "label" in options.typed else before.label,
-        wan=wan_settings(options, before.wan),
+        wan=wan_settings(options, before.wan, of_preview=before.engine != "wan"),
     )
 
 

@@ -33,6 +33,7 @@ def list_parts(options: argparse.Namespace, report: Report) -> int:
     """List parts: which are here, how large they are, and what their licences allow."""
     from rich.table import Table
 
+    from ex4d.leftovers import converted_weights
     from ex4d.weights.inventory import files_here
     from ex4d.weights.places import found_models, list_loras
 
@@ -52,8 +53,12 @@ def list_parts(options: argparse.Namespace, report: Report) -> int:
     report.show(*(table for table in (engine, depth) if table.rows))
     report.add("parts", rows, "")
     report.add("folder", models)
-    loras = [path.stem for path in list_loras(models)]
+    loras = [path.stem for path in list_loras(models, machine.model_path)]
     report.add("loras", loras, ", ".join(loras) or "none for --loras")
+    kept = list(converted_weights(models))
+    size = sum(one.bytes for one in kept)
+    described = f"{len(kept)} files, {size_text(size)}; ex4d clean removes them" if kept else ""
+    report.add("converted", {"files": [one.path for one in kept], "bytes": size}, described)
     used = {path for row in rows for path in row["files"]}
     found = found_models(models, machine.model_path)
     report.add("found", [_found(one, used) for one in found], "")
@@ -184,6 +189,8 @@ def _layout_check(part: Part) -> CheckLayout | None:
     """The check of the room that has the part's network."""
     if part.kind == "wan":
         from ex4d.generation.wan.layouts import check_layout
+    elif part.kind == "tiny":
+        from ex4d.generation.wan.tiny_decoder import check_layout
     elif part.kind == "depth":
         from ex4d.depth.estimator_choice import check_layout
     else:

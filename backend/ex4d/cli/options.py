@@ -25,7 +25,7 @@ from ex4d_core.schema import Settings, fields_of
 from ex4d_core.shot import EngineName, PreviewSettings, require_size
 from ex4d_core.source_frames import shown_frames, source_frames_from
 from ex4d_core.trajectories import Trajectory, extent_of_move, has_pivot, is_degrees, shot_path
-from ex4d_core.wan_settings import DEFAULT_PRESET, WAN_PRESETS, WanSettings, wan_preset
+from ex4d_core.wan_settings import DEFAULT_PRESET, WAN_PRESETS, WORDS_AND_SEED, WanSettings, wan_preset
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -188,10 +188,8 @@ def refuse_useless_camera_options(options: argparse.Namespace) -> None:
 def refuse_useless_engine_options(options: argparse.Namespace, engine: str) -> None:
     """Refuse options of the other engine than the one that runs."""
     if engine == "preview":
-        # A preview keeps prompt and seed for the final that --again makes of it.
-        kept = {"prompt", "negative_prompt", "seed"}
         names = (
-            *(name for name in names_of(WanSettings) if name not in kept),
+            *(name for name in names_of(WanSettings) if name not in WORDS_AND_SEED),
             "wan_preset",
             "models",
             "model_path",
@@ -202,6 +200,12 @@ def refuse_useless_engine_options(options: argparse.Namespace, engine: str) -> N
             refuse_without_effect(options, ["hole_color"], "without --holes mark")
     else:
         refuse_without_effect(options, names_of(PreviewSettings), f"with the engine {engine}")
+
+
+def refuse_useless_lead_in(options: argparse.Namespace, settings: WanSettings) -> None:
+    """Refuse a lead-in that somebody asked for and that the conditioning leaves out."""
+    if settings.lead_in and settings.conditioning == "original":
+        refuse_without_effect(options, ["lead_in"], "with --conditioning original; add --conditioning known")
 
 
 def names_of(kind: type[Settings]) -> list[str]:
@@ -228,20 +232,23 @@ def machine_settings(options: argparse.Namespace) -> MachineSettings:
     )
 
 
-def wan_settings(options: argparse.Namespace, before: WanSettings | None = None) -> WanSettings:
+def wan_settings(
+    options: argparse.Namespace, before: WanSettings | None = None, *, of_preview: bool = False
+) -> WanSettings:
     """What the options ask for.
 
     Args:
         before: settings of a take that is made again; the options on the command line change it, and another preset
             leaves its words and seed.
+        of_preview: whether that take is a preview, which has words and seed alone.
     """
     changes = {name: value for name, value in given(options, WanSettings).items() if name != "preset"}
     if before is not None:
         changes = {name: value for name, value in changes.items() if name in options.typed}
-    if before is not None and "wan_preset" not in options.typed:
+    if before is not None and not of_preview and "wan_preset" not in options.typed:
         return replace(before, **changes)
     if before is not None:
-        changes = {name: getattr(before, name) for name in ("prompt", "negative_prompt", "seed")} | changes
+        changes = {name: getattr(before, name) for name in WORDS_AND_SEED} | changes
     return wan_preset(options.wan_preset or DEFAULT_PRESET, **changes)
 
 

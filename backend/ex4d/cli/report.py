@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ex4d_core import __version__
 from ex4d_core.plain_text import plain_json, plain_line, plain_lines
+from ex4d_core.stages import StageDetails
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -174,9 +175,10 @@ def _stage_bars() -> Iterator[Progress]:
     def report(stage: str, done: int, total: int) -> None:
         if not tasks:
             bars.start()
-        if stage not in tasks:
-            tasks[stage] = bars.add_task(stage)
-        bars.update(tasks[stage], completed=done, total=total or None)
+        details = StageDetails.of(stage)
+        if details.title not in tasks:
+            tasks[details.title] = bars.add_task(details.title)
+        bars.update(tasks[details.title], completed=done + details.fraction, total=total or None)
 
     try:
         yield report
@@ -211,22 +213,25 @@ class _StageLog:
     def __init__(self, verb: str) -> None:
         self.verb = verb
         self._stages: dict[str, tuple[float, int, int]] = {}  # when it began, steps done, steps in all
-        self._current = ""
+        self._current = StageDetails("")
 
     def report(self, stage: str, done: int, total: int) -> None:
-        known = self._stages.get(stage)
-        self._stages[stage] = (known[0] if known else time.monotonic(), done, total)
-        self._current = stage
+        self._current = StageDetails.of(stage)
+        known = self._stages.get(self._current.title)
+        self._stages[self._current.title] = (known[0] if known else time.monotonic(), done, total)
         ended = total and done >= total and not (known and known[1] >= known[2] > 0)
         if known is None or ended:
             self.tell()
 
     def tell(self) -> None:
-        if not self._current:
+        now = self._current
+        if not now.name:
             return
-        began, done, total = self._stages[self._current]
-        parts = [f"{self._current} {done}/{total}" if total else f"{self._current} {done or ''}".rstrip()]
-        if total and 0 < done < total:
+        began, done, total = self._stages[now.title]
+        parts = [f"{now.title} {done}/{total}" if total else f"{now.title} {done or ''}".rstrip()]
+        if now.parts:
+            parts.append(f"part {now.part} of {now.parts}")
+        if total and 0 < (done := done + now.fraction) < total:
             left = round((time.monotonic() - began) * (total - done) / done)
             parts += [f"ETA {timedelta(seconds=left)}"] if left else []
         print(f"{datetime.now():%H:%M:%S} {self.verb}: {', '.join(parts)}", file=sys.stderr, flush=True)

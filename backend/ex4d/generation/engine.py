@@ -13,6 +13,7 @@ import torch
 
 from ex4d.raster import RenderedFrame
 from ex4d_core.durable_files import put_in_place
+from ex4d_core.stages import StageDetails
 
 
 @dataclass(frozen=True)
@@ -20,10 +21,13 @@ class GenerationProgress:
     """Progress of an engine before it yields frames.
 
     Attributes:
-        stage: `LOAD_STAGE`; `WARM_UP_STAGE` until the first step is done; "denoise".
-        done, total: number of tensors, or of denoising steps of the whole shot.
+        stage: `LOAD_STAGE`; `ENCODE_STAGE`; `WARM_UP_STAGE` until the first step is done; `DENOISE_STAGE`; and
+            `DECODE_STAGE` before some frames come.
+        done, total: number of tensors, of layers, or of denoising steps of the whole shot.
         eta_seconds: time left in this stage, from the steps so far; None while unknown.
-        image: (h, w, 3) uint8, a small estimate of the result; None before the first denoising step.
+        image: (h, w, 3) uint8, a small estimate of the result after a denoising step; None otherwise.
+        part, parts: in the middle of a denoising step, how many of its parts are computed, and of how many; else 0, 0.
+        arithmetic: what the engine computes in on this machine, for people; "" where that does not matter.
     """
 
     stage: str
@@ -31,9 +35,18 @@ class GenerationProgress:
     total: int
     eta_seconds: float | None = None
     image: np.ndarray | None = None
+    part: int = 0
+    parts: int = 0
+    arithmetic: str = ""
+
+    @property
+    def details(self) -> StageDetails:
+        """The stage, in the form in which it is told to clients."""
+        return StageDetails(self.stage, self.arithmetic, self.part, self.parts)
 
 
-# Called after every step; an exception that it raises ends the generation within that step.
+# Called after every step and several times in it; an exception that it raises ends the generation there, or on several
+# GPUs after that step.
 ProgressCallback = Callable[[GenerationProgress], None]
 
 

@@ -1,5 +1,6 @@
 """Reading and writing of footage, videos, PNGs and image sequences. Knows nothing of depth or meshes."""
 
+from ex4d.media.background_video import BackgroundVideoWriter
 from ex4d.media.contact_sheet import contact_sheet
 from ex4d.media.exr import read_exr_channels
 from ex4d.media.footage import FootageInfo, probe, read_frames
@@ -14,6 +15,7 @@ from ex4d.media.undistortion import Undistorter
 from ex4d.media.video_writer import VideoWriter, read_metadata
 
 __all__ = [
+    "BackgroundVideoWriter",
     "FootageInfo",
     "Lens",
     "MediaError",

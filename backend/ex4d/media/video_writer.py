@@ -29,6 +29,12 @@ LARGE_PIXELS = 4096 * 2304
 _FEW_FRAMES_HELD = "rc-lookahead=1:sync-lookahead=0:sliced-threads=1"
 
 
+# Pixels whose sides differ by less are taken as square: cameras that were solved or estimated have such focal lengths.
+SQUARE = 0.02
+# Ratios in use, such as 16:15 of PAL and 40:33 of wide NTSC, are of small numbers.
+_LARGEST_ASPECT = 200
+
+
 class VideoWriter:
     """Writes frames to an .mp4 (H.264, BT.709, limited range, index in front).
 
@@ -55,6 +61,7 @@ class VideoWriter:
         height: int,
         fps: Fraction | int,
         *,
+        pixel_aspect: float = 1.0,
         crf: int = 16,
         metadata: Mapping[str, str] | None = None,
         sound: Sound | None = None,
@@ -66,6 +73,8 @@ class VideoWriter:
             width: pixels.
             height: pixels.
             fps: frames per second, kept exactly.
+            pixel_aspect: width of a pixel by its height, which players stretch the picture by; none within `SQUARE`
+                of 1.
             crf: x264's constant rate factor, 0 (lossless) to 51; 16 is visually lossless for later repainting.
             metadata: texts by key, stored in the container, readable by `read_metadata`.
             sound: what is heard, stored as AAC up to the end of the frames; of a video with sound.
@@ -75,6 +84,8 @@ class VideoWriter:
         self.path = Path(path)
         self.frames = 0
         self._width, self._height, self._fps, self._crf = width, height, Fraction(fps), crf
+        self._pixel_aspect = Fraction(pixel_aspect).limit_denominator(_LARGEST_ASPECT)
+        self._is_square = abs(pixel_aspect - 1) < SQUARE
         self._metadata, self._sound = dict(metadata or {}), sound
         self._pixel_format = "yuv420p" if width % 2 == 0 and height % 2 == 0 else "yuv444p"
         self._converter = YuvConverter(self._pixel_format)
@@ -108,6 +119,8 @@ class VideoWriter:
             self._stream.width, self._stream.height = self._width, self._height
             self._stream.pix_fmt = self._pixel_format
             context = self._stream.codec_context
+            if not self._is_square:
+                context.sample_aspect_ratio = self._pixel_aspect
             context.color_range = LIMITED_RANGE
             context.colorspace = context.color_primaries = context.color_trc = BT709
             self._heard = SoundEncoder(container, self._sound) if self._sound is not None else None
@@ -118,8 +131,7 @@ class VideoWriter:
 
     def write(self, frame: np.ndarray) -> None:
         """Append one frame: (H, W, 3) uint8 sRGB, (H, W) uint8 gray or (H, W) bool mask."""
-        if self._container is None:
-            raise ValueError("VideoWriter.write() works only inside the with block and before finish()")
+        container = self._require_open()
         rgb = as_rgb(frame)
         if rgb.shape[:2] != (self._height, self._width):
             height, width = rgb.shape[:2]
@@ -127,9 +139,14 @@ class VideoWriter:
         image = self._converter.frame(rgb)
         image.pts, image.time_base = self.frames, 1 / self._fps
         with translate_write_errors(self.path):
-            self._container.mux(self._stream.encode(image))
+            container.mux(self._stream.encode(image))
         self.frames += 1
         self._mux_sound()
+
+    def _require_open(self) -> OutputContainer:
+        if self._container is None:
+            raise ValueError("VideoWriter.write() works only inside the with block and before finish()")
+        return self._container
 
     def finish(self) -> None:
         """Complete the partial file; the end of the `with` block then only renames it.

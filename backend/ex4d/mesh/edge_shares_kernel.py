@@ -129,7 +129,7 @@ def is_step(steps: wp.array3d(dtype=wp.uint8), frame: int, row: int, column: int
     found = wp.bool(False)
     y = row + wp.min(down, 0)
     x = column + wp.min(right, 0)
-    if y >= 0 and x >= 0:
+    if inside(steps, y, x):
         bit = wp.int32(STEP_TO_RIGHT)
         if down != 0:
             bit = wp.int32(STEP_TO_BELOW)

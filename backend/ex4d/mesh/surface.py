@@ -104,8 +104,9 @@ class DepthSurface:
         Raises:
             MeshDepthError: depth not finite or not positive, with the first such frame.
         """
-        # min and max read the depth once; NaN fails both comparisons
-        lowest, highest = self.depth.flatten(1).aminmax(dim=1)
+        # Two reductions: on a CPU `aminmax` takes ten times as long. NaN fails both comparisons.
+        depth = self.depth.flatten(1)
+        lowest, highest = depth.amin(dim=1), depth.amax(dim=1)
         usable = (lowest > 0) & (highest < float("inf"))
         if not bool(usable.all()):
             frame = int((~usable).nonzero()[0])
@@ -133,7 +134,7 @@ class DepthSurface:
 
     @cached_property
     def back_limits(self) -> BackLimits:
-        """The depths at which stretched faces end in the "thickness" model, measured on the depth's device."""
+        """How deep silhouettes may be solid in the "thickness" model, measured on the depth's device."""
         from ex4d.mesh.thickness import back_limits, pixel_angles  # imports Warp
 
         return back_limits(self.depth, pixel_angles(self.intrinsics).to(self.device))
@@ -165,6 +166,25 @@ class DepthSurface:
             surface.__dict__["back_limits"] = replace(limits, limits=limits.limits[part], steps=limits.steps[part])
         if self.has_edge_shares:
             surface.__dict__["edge_shares"] = self.edge_shares[part]
+        return surface
+
+    def drawn_as(
+        self,
+        *,
+        occlusion: OcclusionModel | None = None,
+        convention: Convention | None = None,
+        clean: bool | None = None,
+    ) -> DepthSurface:
+        """The same frames with other settings of how they are drawn; what has been measured of them is kept."""
+        surface = replace(
+            self,
+            occlusion=occlusion or self.occlusion,
+            convention=convention or self.convention,
+            clean=self.clean if clean is None else clean,
+        )
+        for name in ("depth_range", "back_limits", "edge_shares"):
+            if name in self.__dict__:
+                surface.__dict__[name] = self.__dict__[name]
         return surface
 
     def reduced(self, step: int) -> DepthSurface:

@@ -18,11 +18,11 @@ from cachetools import LRUCache
 from ex4d.devices import cpu_cores
 from ex4d.machine import MachineSettings
 from ex4d.pipeline.remembered_shares import RememberedShares
-from ex4d.pipeline.render import shows_first_frame
 from ex4d.pipeline.surfaces import scene_surface
 from ex4d.raster import Rasterizer, create_rasterizer, sparse_camera, view_angles, visible_fractions
 from ex4d.raster.simplified_frame import SimplifiedFrame
 from ex4d_core.cameras import CameraPath
+from ex4d_core.lead_in import shows_first_frame
 from ex4d_core.render_settings import RenderSettings
 from ex4d_core.scene import PlacedFootage
 from ex4d_core.shot import ShotRequest
@@ -97,7 +97,7 @@ class SceneCoverage:
             for k, share in zip(missing, shares, strict=True):
                 found[k] = self._shares[keys[k]] = share
         seen = np.array([found[k] for k in range(len(keys))])
-        if index == 0 and shows_first_frame(self._scene.manifest, camera, settings):
+        if index == 0 and shows_first_frame(self._scene.manifest, camera, settings.convention):
             seen[0] = 1.0
         remembered = np.zeros(len(keys))
         if settings.remember:

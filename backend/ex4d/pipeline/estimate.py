@@ -267,15 +267,29 @@ def estimate_take(
 
 
 def estimate_take_of_footage(
-    footage: FootageInfo, frames: int, width: int, height: int, wan: WanSettings, device: str, engine: str
+    footage: FootageInfo,
+    frames: int,
+    width: int,
+    height: int,
+    wan: WanSettings,
+    device: str,
+    engine: str,
+    *,
+    own_camera: bool = False,
 ) -> Estimate:
-    """What a take of a scene needs that is not there yet, by the size of one frame of its footage as a PNG."""
+    """What a take of a scene needs that is not there yet, by the size of one frame of its footage as a PNG.
+
+    Args:
+        own_camera: whether the camera comes from a file: only there a shot may start elsewhere than at the source view,
+            and is taken to have its lead-in.
+    """
     pixels = frames * width * height
     disk = round(pixels * (_png_bytes_per_pixel(footage) + 3 * _MOVIE_BYTES))
     drawing = min(_BATCH_BYTES, _BATCH_BYTES_PER_PIXEL * pixels) + (_CUDA_BYTES if _on_gpu(device) else 0)
     memory = _BASE_BYTES + drawing + _TAKE_BYTES_PER_PIXEL * width * height
     preview = Estimate(pixels * _TAKE_NS * 1e-9, disk, memory, basis=(f"time {_TWO_CORES}",))
-    return add_wan(preview, wan, frames, width, height, device, engine)
+    hidden = wan.lead_in if own_camera and wan.conditioning == "known" else 0
+    return add_wan(preview, wan, frames, width, height, device, engine, hidden)
 
 
 def estimate_render_of_footage(frames: int, width: int, height: int, device: str) -> Estimate:
@@ -306,6 +320,7 @@ def add_wan(
     """
     if engine != "wan":
         return preview
+    wan, shortfalls = _as_run(wan, device) if card is None else (wan, [])
     card = card or card_here(device)
     final = estimate_final(wan, frames, width, height, card, hidden=hidden)
     seconds = None if final.seconds is None else (preview.seconds or 0) + final.seconds + _WAN_LOADING_SECONDS
@@ -317,8 +332,17 @@ def add_wan(
         preview.memory_bytes + int(_WAN_HOST_BYTES) + kept,
         final.gpu_bytes,
         final.gpu_least_bytes,
-        (*preview.basis, wan_basis(final, card)),
+        (*preview.basis, wan_basis(final, card), *shortfalls),
     )
+
+
+def _as_run(wan: WanSettings, device: str) -> tuple[WanSettings, list[str]]:
+    """Settings with the arithmetic that this machine's GPU has for them, and a sentence for what it has not."""
+    if not _on_gpu(device):
+        return wan, []
+    from ex4d.generation.wan.arithmetic import settings_as_run
+
+    return settings_as_run(wan, Devices.parse(device).resolve().first)
 
 
 def free_bytes(folder: Path) -> int:

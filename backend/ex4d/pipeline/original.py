@@ -243,7 +243,7 @@ def repaint_original(
     output.parent.mkdir(parents=True, exist_ok=True)
 
     def on_progress(step: GenerationProgress) -> None:
-        progress(step.stage, step.done, step.total)
+        progress(str(step.details), step.done, step.total)
 
     with VideoWriter(output, width, height, OUTPUT_FPS, metadata={"ex4d_engine": engine.name}) as movie:
         rendered = _rendered(movies[0], movies[1], frames, width, height)

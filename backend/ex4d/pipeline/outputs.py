@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ex4d.machine import MachineSettings
-from ex4d.media import VideoWriter
+from ex4d.media import BackgroundVideoWriter
 from ex4d.media.media_errors import atomic_write, translate_write_errors
 from ex4d.pipeline.render import nothing_seen_note, render_shot, shows_nothing
 from ex4d.pipeline.targets import files_of, require_file, require_folder_name
@@ -233,14 +233,15 @@ def _write_movies(
     """Write frames of colour and soft mask."""
     folder.mkdir(parents=True, exist_ok=True)
     color_path, mask_path, camera_path = _movie_paths(folder, name)
-    how = {"width": camera.width, "height": camera.height, "fps": fps, "metadata": {"ex4d_version": __version__}}
+    how = {"width": camera.width, "height": camera.height, "fps": fps, "pixel_aspect": camera.pixel_aspect}
+    how |= {"metadata": {"ex4d_version": __version__}}
     remembered_path = _remembered_path(folder, name)
     visible, recalled = [], []
     with (
         atomic_write(camera_path) as partial,
-        VideoWriter(color_path, **how) as color_movie,
-        VideoWriter(mask_path, **how) as mask_movie,
-        VideoWriter(remembered_path, **how) if remembers else nullcontext() as remembered_movie,
+        BackgroundVideoWriter(color_path, **how) as color_movie,
+        BackgroundVideoWriter(mask_path, **how) as mask_movie,
+        BackgroundVideoWriter(remembered_path, **how) if remembers else nullcontext() as remembered_movie,
     ):
         for color, soft_mask, remembered in frames:
             color_movie.write(color)

@@ -25,9 +25,9 @@ from ex4d.raster import (
     render_in_batches,
 )
 from ex4d_core.cameras import CameraPath
+from ex4d_core.lead_in import shows_first_frame
 from ex4d_core.render_settings import RenderSettings
 from ex4d_core.scene import PlacedFootage
-from ex4d_core.scene_manifest import SceneManifest
 from ex4d_core.source_frames import is_consecutive, require_footage, shown_frames
 
 # Footage and images of a batch take about 20 bytes a pixel, and the drawing of it as much again on a CPU; this keeps
@@ -92,7 +92,7 @@ def _render_batch(
 ) -> Iterator[RenderedFrame]:
     source = scene.source_camera()
     surface, around = _with_neighbours(scene, source, settings, shown, camera, rasterizer)
-    first_is_source = index == 0 and shows_first_frame(scene.manifest, camera, settings)
+    first_is_source = index == 0 and shows_first_frame(scene.manifest, camera, settings.convention)
     centres, first = source_centres(camera, surface), index
     how = {"with_depth": True, "samples": settings.samples, "around": around}
     for rendered in render_in_batches(rasterizer, surface, camera, **how):
@@ -152,12 +152,6 @@ def _with_neighbours(
         surface, starts = measured(surface, rasterizer.device), (0, 1, 2)
     earlier, own, later = (surface.frame_range(start, start + count) for start in starts)
     return own, (earlier, later)
-
-
-def shows_first_frame(footage: SceneManifest, camera: CameraPath, settings: RenderSettings) -> bool:
-    """Whether a shot's frame 0 is the source frame, all of it seen, whatever its camera: EX-4D's habit."""
-    same_size = (footage.width, footage.height) == camera.size
-    return settings.convention == "reference" and same_size
 
 
 def shows_nothing(visible_fraction: float) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -10,11 +11,11 @@ import torch
 from torch.nn import functional
 
 from ex4d.machine import MachineSettings
-from ex4d.pipeline.render import render_shot, shows_first_frame
+from ex4d.pipeline.render import render_shot
 from ex4d.raster import RenderedFrame
 from ex4d_core.cameras import CameraPath
 from ex4d_core.final_sizes import generated_frames, lead_in_cost, with_lead_in
-from ex4d_core.lead_in import AT_SOURCE, lead_in, source_view, start_distance
+from ex4d_core.lead_in import AT_SOURCE, lead_in, shows_first_frame, source_view, start_distance
 from ex4d_core.scene import PlacedFootage
 from ex4d_core.shot import ShotRequest
 from ex4d_core.wan_settings import LEAD_INS, WanSettings
@@ -46,13 +47,14 @@ def shot_start(scene: PlacedFootage, request: ShotRequest) -> ShotStart:
     camera, shown, wan = request.camera, request.footage_frames, request.wan
     start = ShotStart(camera, shown)
     starts_from_frame_0 = request.engine == "wan" and wan.conditioning == "known"
-    if not starts_from_frame_0 or shows_first_frame(scene.manifest, camera, request.settled_render):
+    if not starts_from_frame_0 or shows_first_frame(scene.manifest, camera, request.settled_render.convention):
         return start
     sources = scene.source_camera()
     distance = start_distance(sources.at([shown[0]]), camera, scene.manifest.depth_range)
     if distance <= AT_SOURCE or not wan.lead_in:
         return replace(start, at_source=distance <= AT_SOURCE, distance=distance)
-    led = lead_in(sources, camera, shown, wan.lead_in)
+    # Hidden frames are as far apart in time as the generated ones.
+    led = lead_in(sources, camera, shown[:: wan.stride], wan.lead_in)
     path = CameraPath(
         np.concatenate([led.camera.world_to_camera, camera.world_to_camera]),
         np.concatenate([led.camera.intrinsics, camera.intrinsics]),
@@ -75,7 +77,9 @@ def start_note(start: ShotStart, settings: WanSettings, frames: int, visible_fra
     """
     if start.distance <= AT_SOURCE:
         return ""
-    far = f"frame 0 shows the footage up to {start.distance:.0f} pixels away from the source view"
+    far = "frame 0 looks another way than the source view"
+    if math.isfinite(start.distance):
+        far = f"frame 0 shows the footage up to {start.distance:.0f} pixels away from the source view"
     more = lead_in_cost(settings, frames, start.hidden or _SHORTEST)
     if start.hidden:
         return f"{far}: {start.hidden} hidden frames lead in, {more:.0%} more to generate; --lead-in 0 leaves them out"

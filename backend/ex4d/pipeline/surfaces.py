@@ -47,7 +47,7 @@ def scene_surface(
 
 
 def measured(surface: DepthSurface, device: torch.device) -> DepthSurface:
-    """The surface on a device, with the silhouettes of its frames measured, for those that are drawn several times.
+    """The surface on a device, with depth range and silhouettes of its frames measured, to be drawn several times.
 
     As it is where nothing is to be measured, or the device has no room for all of its frames at once.
     """
@@ -55,7 +55,7 @@ def measured(surface: DepthSurface, device: torch.device) -> DepthSurface:
         return surface
     try:
         moved = surface.to(device)
-        moved.edge_shares  # noqa: B018 - measured once, with back limits
+        moved.depth_range, moved.edge_shares  # noqa: B018 - measured once, with back limits
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise

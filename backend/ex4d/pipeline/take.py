@@ -14,12 +14,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from ex4d.devices import Devices
-from ex4d.generation import EngineState, GenerationProgress, ProgressCallback, create_engine
+from ex4d.generation import EngineState, GenerationProgress, create_engine
 from ex4d.generation.frame_strides import fill_between, generated_places
 from ex4d.machine import MachineSettings
-from ex4d.media import Sound, VideoWriter, read_png, read_png_metadata, sound_of
-from ex4d.media.media_errors import translate_write_errors
-from ex4d.media.png import png_bytes
+from ex4d.media import BackgroundVideoWriter, Sound, VideoWriter, read_png, read_png_metadata, sound_of
+from ex4d.pipeline.frame_files import FrameFiles, StateAfterFrames, write_for_sink
 from ex4d.pipeline.keep_seen import FootageKeeper, gains_of_frame
 from ex4d.pipeline.provenance import MADE_BY, generated_at, made_by
 from ex4d.pipeline.render import nothing_seen_note, render_shot, shows_nothing
@@ -29,7 +28,7 @@ from ex4d_core.errors import RequestError
 from ex4d_core.scene import Scene
 from ex4d_core.scene_manifest import SceneError
 from ex4d_core.shot import ShotRequest
-from ex4d_core.stages import stage_with_eta
+from ex4d_core.stages import DECODE_STAGE, StageDetails, stage_with_eta
 from ex4d_core.take_files import REMEMBERED_FILE, REQUEST_FILE, frame_file_name
 
 
@@ -116,19 +115,28 @@ def generate_take(
             camera.save(work_folder / "camera.npz")
             sink.file("camera.npz", work_folder / "camera.npz")
 
+    reports = _EngineReports(sink, work_folder, announce, engine.name, done, len(camera))
     settings = request.settled_render
     names = ["color.mp4", "mask.mp4", *([REMEMBERED_FILE] if settings.remember else []), "take.mp4"]
     with ExitStack() as opened:
         sounds = {"take.mp4": _sound_of(scene, request)}
         movies = {
             name: opened.enter_context(
-                VideoWriter(
-                    work_folder / name, camera.width, camera.height, fps, metadata=metadata, sound=sounds.get(name)
+                BackgroundVideoWriter(
+                    work_folder / name,
+                    camera.width,
+                    camera.height,
+                    fps,
+                    pixel_aspect=camera.pixel_aspect,
+                    metadata=metadata,
+                    sound=sounds.get(name),
                 )
             )
             for name in names
         }
         take = movies["take.mp4"]
+        files = opened.enter_context(FrameFiles(reports.deliver, {"ex4d_engine": engine.name}))
+        state = state and StateAfterFrames(state, files)
         # Several devices are for the engine; the first one renders.
         how = {"source_frames": start.shown, "machine": machine}
         rendered = render_shot(scene, start.camera, settings, **how, device=Devices.parse(device).first, note=note)
@@ -143,7 +151,7 @@ def generate_take(
         if done < len(camera):
             watched = recorded if keeper is None else keeper.watch(recorded, start.hidden)
             chosen = _chosen(watched, start.hidden, places)
-            on_progress = _progress_callback(sink, work_folder, announce)
+            on_progress = partial(reports, files=files)
             generate = partial(
                 engine.generate, chosen, count=start.hidden + len(places), on_progress=on_progress, state=state
             )
@@ -152,14 +160,12 @@ def generate_take(
         else:
             images = iter(())
         for index, image in enumerate(images, start=done):
-            path, told_of_frame = work_folder / frame_file_name(index), {}
+            told_of_frame = {}
             if keeper is not None:
                 image, told_of_frame = keeper.finish(index, image)
-            _write_for_sink(path, image, {"ex4d_engine": engine.name, **told_of_frame})
+            files.write(index, work_folder / frame_file_name(index), image, told_of_frame)
             take.write(image)
-            announce()
-            sink.frame(index, path)
-            sink.progress(engine.name, index + 1, len(camera))
+        files.deliver_all()
         for _ in recorded:  # the rest of colour and mask, which no engine has asked for
             pass
 
@@ -178,24 +184,36 @@ def _finished_image(path: Path, request: ShotRequest) -> np.ndarray:
     return image
 
 
-def _write_for_sink(path: Path, image: np.ndarray, metadata: Mapping[str, str] | None = None) -> None:
-    """Write a PNG into the work folder, where nothing has to last: the sink puts it on disk, once, under its name."""
-    with translate_write_errors(path):
-        path.write_bytes(png_bytes(image, metadata))
+class _EngineReports:
+    """Passes an engine's steps and frames on to a sink; with the first estimate or frame the take is announced."""
 
+    def __init__(
+        self, sink: TakeSink, work_folder: Path, announce: Callable[[], None], engine: str, frames: int, total: int
+    ):
+        self._sink, self._work_folder, self._announce = sink, work_folder, announce
+        self._engine, self._frames, self._total = engine, frames, total
 
-def _progress_callback(sink: TakeSink, work_folder: Path, announce: Callable[[], None]) -> ProgressCallback:
-    """Passes an engine's steps on to a sink; with the first estimate the take is announced."""
+    def deliver(self, index: int, path: Path) -> None:
+        """Hand a frame over that is complete."""
+        self._announce()
+        self._sink.frame(index, path)
+        self._frames = index + 1
+        self._sink.progress(self._engine, self._frames, self._total)
 
-    def on_progress(step: GenerationProgress) -> None:
-        sink.progress(stage_with_eta(step.stage, step.eta_seconds), step.done, step.total)
+    def __call__(self, step: GenerationProgress, files: FrameFiles) -> None:
+        """Report a step, and first the ``files`` that are complete."""
+        files.deliver_ready()  # the last frames of a window, which no further frame follows soon
+        if step.stage == DECODE_STAGE:
+            # Decoding comes between frames, and is told as a part of the next.
+            details = StageDetails(self._engine, part=step.done, parts=step.total)
+            self._sink.progress(str(details), self._frames, self._total)
+            return
+        self._sink.progress(stage_with_eta(str(step.details), step.eta_seconds), step.done, step.total)
         if step.image is not None:
-            announce()
-            path = work_folder / "estimate.png"
-            _write_for_sink(path, step.image)
-            sink.estimate(step.done, path)
-
-    return on_progress
+            self._announce()
+            path = self._work_folder / "estimate.png"
+            write_for_sink(path, step.image)
+            self._sink.estimate(step.done, path)
 
 
 def describe(scene: Scene, request: ShotRequest) -> dict[str, Any]:

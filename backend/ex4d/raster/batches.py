@@ -94,9 +94,10 @@ def _held_steady(
     rasterizer: Rasterizer, drawn: RenderedBatch, earlier: DepthSurface, later: DepthSurface, camera: CameraPath
 ) -> RenderedBatch:
     """Frames as `hold_steady` makes them: the frames before and after are drawn where both could outvote a pixel."""
-    before = rasterizer.masks_in_tiles(earlier, camera, drawn.mask, edge_tiles(drawn.mask))
+    marked = edge_tiles(drawn.mask)
+    before = rasterizer.masks_in_tiles(earlier, camera, drawn.mask, marked)
     after = rasterizer.masks_in_tiles(later, camera, drawn.mask, different_tiles(drawn.mask, before))
-    return hold_steady(drawn, before, after)
+    return hold_steady(drawn, before, after, marked)
 
 
 def is_out_of_memory(error: Exception) -> bool:

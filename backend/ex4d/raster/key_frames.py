@@ -71,7 +71,7 @@ class KeyFrames:
                 stands still.
         """
         self._rasterizer = rasterizer
-        surface = replace(surface.to(rasterizer.device), occlusion="thickness", convention="centered", clean=False)
+        surface = surface.to(rasterizer.device).drawn_as(occlusion="thickness", convention="centered", clean=False)
         # A pixel's colour reaches into its neighbours where key frames are drawn.
         masked = None if moving is None else widened(moving.to(rasterizer.device), 1)
         agreeing, contradicting = _compared(surface, masked)
@@ -230,7 +230,7 @@ class KeyFrames:
 
         Solid to a plausible depth, whatever the render's model: a watertight frame has a wall before all it never saw.
         """
-        solid = replace(view.own, occlusion="thickness", convention="centered")
+        solid = view.own.drawn_as(occlusion="thickness", convention="centered", clean=False)
         drawn = self._rasterizer.render_tiles(solid, view.camera, tiles)
         assert drawn.depth is not None, "drawn with depth"
         return drawn.depth[0]

@@ -41,21 +41,25 @@ def remove_specks(rendered: RenderedBatch) -> None:
         rendered.color.masked_fill_((rendered.alpha == 0)[..., None], 0)
 
 
-def hold_steady(rendered: RenderedBatch, before: torch.Tensor, after: torch.Tensor) -> RenderedBatch:
+def hold_steady(
+    rendered: RenderedBatch, before: torch.Tensor, after: torch.Tensor, marked: torch.Tensor | None = None
+) -> RenderedBatch:
     """Move the edges of masks, in place, to where two of three frames of the footage have them.
 
     Args:
         rendered: with depth.
         before: (T, H, W) bool, what each camera sees of the footage frame before the one that it shows.
         after: the same of the frame after.
+        marked: `edge_tiles` of the frames' masks, where they are known already.
 
     Returns:
         The frames with `RenderedBatch.drawn`.
     """
     assert rendered.depth is not None, "rendered with depth"
     drawn = rendered.mask.clone()
+    marked = edge_tiles(drawn) if marked is None else marked
     _launch(cleaning.agree, drawn, before, after, rendered.mask)
-    vote(rendered.mask, rounds=1)  # where edges moved, single pixels may be left
+    vote(rendered.mask, rounds=1, marked=marked)  # where edges moved, by less than tiles reach, pixels may be left
     _recolor(rendered, drawn)
     return replace(rendered, drawn=drawn)
 

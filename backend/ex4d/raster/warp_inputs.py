@@ -50,6 +50,7 @@ class Inputs:
     cameras: torch.Tensor
     intrinsics: torch.Tensor
     pixel_angles: torch.Tensor
+    level_widths: float
     tiles: Tiles | None = None
 
     @staticmethod
@@ -65,13 +66,15 @@ class Inputs:
             surface.color.contiguous(),
             surface.border_depth,
             *(_upload(values, surface.device) for values in small),
+            level_widths=_level_widths(surface),
             tiles=tiles,
         )
 
     def frames(self, part: slice) -> Inputs:
         """The inputs of some of the frames."""
-        own = {field.name: getattr(self, field.name)[part] for field in fields(self) if field.name != "tiles"}
-        return Inputs(**own, tiles=None if self.tiles is None else self.tiles[part])
+        shared = {"level_widths": self.level_widths, "tiles": None if self.tiles is None else self.tiles[part]}
+        own = {field.name: getattr(self, field.name)[part] for field in fields(self) if field.name not in shared}
+        return Inputs(**own, **shared)
 
     def source(self, surface: DepthSurface) -> StructInstance:
         """The kernels' `Source`; what the "thickness" model needs is measured, unless the surface has it already."""
@@ -93,7 +96,7 @@ class Inputs:
         source.boundary_rule = surface.occlusion_rule == "boundary"
         source.thin = 4.0 * math.cos(math.radians(MIN_INNER_ANGLE_DEGREES)) ** 2
         source.flat_widths = flat_widths_of(surface.occlusion_rule)
-        source.level_widths = _level_widths(surface)
+        source.level_widths = self.level_widths
         return source
 
     def view(self, surface: DepthSurface, size: tuple[int, int], samples: int = 1, top: int = 0) -> StructInstance:

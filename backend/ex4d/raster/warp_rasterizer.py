@@ -113,7 +113,7 @@ class WarpRasterizer:
 
         Pixels of other tiles are unseen; their colour and depth mean nothing.
         """
-        return self._render(replace(surface, clean=False) if surface.clean else surface, camera, True, 1, tiles)
+        return self._render(surface.drawn_as(clean=False), camera, True, 1, tiles)
 
     def _render(
         self, surface: DepthSurface, camera: CameraPath, with_depth: bool, samples: int, tiles: Tiles | None
@@ -165,6 +165,8 @@ class WarpRasterizer:
         def draw(start: int) -> None:
             part = slice(start, min(start + size, frames))
             drawn = surface if len(starts) == 1 else surface.frame_range(part.start, part.stop)
+            if self.device.type == "cpu" and not marked[part].any():
+                return
             own, mask = inputs.frames(part), masks[part]
             view = own.view(drawn, camera.size)
             self._draw_strip(drawn, own.source(drawn), view, [mask.flatten(1)])
@@ -204,7 +206,7 @@ class WarpRasterizer:
         return vertices // 8 + 1024
 
     def _stretched_faces(self, vertices: int) -> int:
-        """Room for a frame's stretched faces where they are cut off."""
+        """Room in a frame's queue of stretched faces."""
         return vertices // 4 + 8192
 
     def torch_stream(self) -> contextlib.AbstractContextManager[object]:
@@ -262,8 +264,8 @@ class WarpRasterizer:
         work = drawing.Work()
         work.pieces = self._empty(wp.vec3i, frames, self._pieces(vertices), 3)
         work.unsnapped = self._empty(wp.int32, frames, self._pieces(vertices))
-        cut_off = not reference and surface.occlusion != "watertight"
-        room = self._stretched_faces(vertices) if cut_off else 0
+        has_parts = not reference and surface.occlusion != "watertight"  # of stretched faces, which are drawn apart
+        room = self._stretched_faces(vertices) if has_parts else 0
         work.stretched = self._empty(wp.int32, frames, room)
         counters = torch.zeros(frames * int(drawing.COUNTERS), dtype=torch.int32, device=self.device)
         work.counters = wp.from_torch(counters)
@@ -277,6 +279,10 @@ class WarpRasterizer:
             span = grid[1] if self.device.type == "cpu" else 1
             launch(kernel, (frames, grid[0], -(-grid[1] // span)), source, span, *arguments)
 
+        if view.wanted is not None and not reference:
+            blocks = [-(-(side - 1) // projection.BLOCK_SIDE) for side in (rows, columns)]
+            view.blocks = self._empty(wp.uint8, frames, *blocks)
+            launch_grid(near_edges.mark_blocks, (blocks[0], blocks[1]), view)
         launch_grid(projection.project_vertices, (rows, columns), view, projected)
         launch_grid(drawing.draw_cells, (rows - 1, columns - 1), projected, view, work, winners)
         groups = (frames, work.groups * work.group_size)
@@ -287,7 +293,7 @@ class WarpRasterizer:
             launch(clipping.draw_clipped, groups, view, work, pieces, winners)
         else:
             launch(unsnapped.draw_unsnapped, groups, source, projected, view, work, winners)
-        if cut_off:
+        if has_parts:
             for kernel in (
                 stretched_faces.draw_stretched,
                 stretched_faces.draw_stretched_pieces,

@@ -83,7 +83,8 @@ def run_service(settings: ServiceSettings) -> int:
         views = LiveViewQueue(settings, inbox)
         stack.callback(views.stop)
         workers = Workers(settings, store, inbox, lambda job: front.job_changed(job), lambda job: front.job_left(job))
-        weights = WeightFetches(settings.machine, settings.data / "logs", settings.weights_allowed)
+        logs, allowed = settings.data / "logs", settings.weights_allowed
+        weights = WeightFetches(settings.machine, logs, allowed, workers.weights_elsewhere)
         stack.callback(weights.stop)
         chores = _Chores(store, tidying, users, inbox)
         front = Front(socket, store, users, views, workers, settings, inbox, weights, guard, chores.tidy_soon, user_of)

@@ -15,6 +15,7 @@ from ex4d.machine import MachineSettings
 from ex4d_core.errors import Ex4dError, RequestError
 from ex4d_core.messages import DEFAULT_ADDRESS
 from ex4d_core.schema import Codec, Length, Option, Range, Settings
+from ex4d_core.wan_settings import WanPreset
 
 _ADDRESS = re.compile(r"tcp://(?P<host>\[[0-9a-fA-F:.]+\]|[^\[\]:/]+):(?P<port>\d{1,5})")
 
@@ -66,6 +67,7 @@ class ServiceSettings(Settings):
         reserve_mb: disk space that uploads leave free, so that jobs and their records still have room.
         fetch_weights: whether clients may have weights downloaded; "auto" allows it where no keys are needed, to this
             user's own programs.
+        preload: the preset of the engine wan whose weights each worker loads before the first job asks for them.
         runner: ``module:function`` that generates a shot, called like `ex4d.pipeline.take.generate_take`.
 
     Raises:
@@ -113,6 +115,9 @@ class ServiceSettings(Settings):
     user_requests: Annotated[
         int, Range(1), Option("requests a second for each user, where clients have keys; any more wait")
     ] = 2000
+    preload: Annotated[
+        WanPreset | None, Option("load the weights of this preset of the engine wan when the service starts")
+    ] = None
     runner: str = "ex4d.pipeline.take:generate_take"
 
     def __post_init__(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import subprocess
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -19,11 +20,13 @@ from ex4d.subprocesses import module_command, stop_process
 from ex4d.weights.catalogue import PARTS, Part
 from ex4d.weights.fetch import arriving_path
 from ex4d.weights.places import missing_files, path_of
-from ex4d_core.weight_messages import PermittedUse, WeightsPart, WeightsReply
+from ex4d_core.wan_settings import is_weights_name
+from ex4d_core.weight_messages import ADAPTER_KIND, MAX_PARTS, PermittedUse, WeightsPart, WeightsReply
 
 log = logging.getLogger(__name__)
 
 _STOP_SECONDS = 5.0
+_UNKNOWN_LICENCE = "not published here: look up its licence where it comes from"
 _FORBIDDEN = (
     "this backend does not let clients fetch weights; its operator can fetch them there, or start it with "
     "--fetch-weights always"
@@ -33,27 +36,37 @@ _FORBIDDEN = (
 class WeightFetches:
     """Which weights are here, and the downloads under way; to be used on the service's loop only."""
 
-    def __init__(self, machine: MachineSettings, logs: Path, allowed: bool):
+    def __init__(
+        self,
+        machine: MachineSettings,
+        logs: Path,
+        allowed: bool,
+        elsewhere: Callable[[], tuple[Mapping[str, str], Mapping[str, str]]] = lambda: ({}, {}),
+    ):
         """Start without downloads.
 
         Args:
             machine: whose folder of models the weights go into.
             logs: folder for what the downloads print.
             allowed: whether clients may start downloads.
+            elsewhere: called for the parts that were found in other programs' folders, and for further adapters: a file
+                of each, by name.
         """
         self._machine = machine
         self._logs = logs
         self._allowed = allowed
+        self._found = elsewhere
         self._running: dict[str, tuple[subprocess.Popen[bytes], IO[bytes]]] = {}
         self._reasons: dict[str, str] = {}
         # Parts of which nothing had to be downloaded: the process found them in another program's folders.
         self._elsewhere: set[str] = set()
 
     def describe(self) -> WeightsReply:
-        """Every part of the catalogue, and how far its download is."""
+        """Every part of the catalogue, and how far its download is; and further adapters that finals can take."""
         for name in list(self._running):
             self._note_end(name)
-        return WeightsReply([self._described(part) for part in PARTS], self._allowed)
+        adapters = [_adapter(name, Path(file)) for name, file in self._found()[1].items() if is_weights_name(name)]
+        return WeightsReply([*map(self._described, PARTS), *adapters[: MAX_PARTS - len(PARTS)]], self._allowed)
 
     def fetch(self, name: str) -> WeightsReply:
         """Start or resume the download of a part, unless it is under way.
@@ -64,7 +77,7 @@ class WeightFetches:
         part = self._part(name)
         if not self._allowed:
             raise Refusal("bad-request", _FORBIDDEN)
-        if name not in self._running and missing_files(self._machine.models, part):
+        if name not in self._running and not self._is_here(part):
             self._reasons.pop(name, None)
             self._start(name)
         return self.describe()
@@ -122,7 +135,7 @@ class WeightFetches:
         models = self._machine.models
         if part.name in self._running:
             state = "fetching"
-        elif part.name in self._elsewhere or not missing_files(models, part):
+        elif self._is_here(part):
             state = "here"
         else:
             state = "failed" if part.name in self._reasons else "missing"
@@ -134,10 +147,17 @@ class WeightFetches:
             part.commercial,
             part.bytes,
             state,
-            _arrived(models, part),
+            _arrived(models, part) if state != "here" or not missing_files(models, part) else part.bytes,
             self._reasons.get(part.name, ""),
             self._permitted_use(part),
             _lacks(part),
+        )
+
+    def _is_here(self, part: Part) -> bool:
+        return (
+            not missing_files(self._machine.models, part)
+            or part.name in self._elsewhere
+            or part.name in self._found()[0]
         )
 
     def _permitted_use(self, part: Part) -> PermittedUse:
@@ -154,6 +174,14 @@ class WeightFetches:
 
     def _log_of(self, name: str) -> Path:
         return self._logs / f"fetch-{name}.log"
+
+
+def _adapter(name: str, file: Path) -> WeightsPart:
+    """An adapter of EX-4D's kind that somebody put here; what it may be used for is not known."""
+    size = 0
+    with suppress(OSError):
+        size = file.stat().st_size
+    return WeightsPart(name, name, ADAPTER_KIND, _UNKNOWN_LICENCE, True, size, "here", size)
 
 
 def _lacks(part: Part) -> str:

@@ -4,7 +4,8 @@
 blob store and the job store. A byte on standard input means that there may be work; its end means that the service has
 ended. Lines on standard output report changes to the service:
 
-    ready [DEVICE, {"engines": {...}, "rasterizers": {...}, "unavailable": {...}}]     (again at every change)
+    ready [DEVICE, {"engines": {...}, "rasterizers": {...}, "unavailable": {...}, "weights": {...}, "adapters": {...}}]
+                                  (again at every change)
     idle | claimed JOB | changed JOB | waiting REASON     (for room on the disk; every second)
     ended JOB BYTES     (of the log so far, since what follows is not about this job)
 """
@@ -23,7 +24,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -39,6 +40,8 @@ from ex4d.service.stored_inputs import open_scene, scene_inputs, verify_inputs
 from ex4d.service.users import user_folder
 from ex4d_core.errors import is_expected, user_message
 from ex4d_core.reconstruction import ReconstructionRequest
+from ex4d_core.stages import StageDetails
+from ex4d_core.wan_settings import LACKING_FP8, LACKING_FP8_ATTENTION, WanPreset
 
 log = logging.getLogger("ex4d.service.worker")
 
@@ -53,6 +56,9 @@ _CHECK_SECONDS = 5.0
 # a quota is exhausted, nothing else tells when there is room.
 _ROOM_SECONDS = 1.0
 _LONGEST_PAUSE = 60
+
+# Other programs' folders of weights, which may lie on a network's disk, are searched at most this often.
+_SEARCH_SECONDS = 60.0
 
 # A worker on the CPU yields to a Blender window on the same machine.
 _NICENESS = 5
@@ -80,9 +86,13 @@ class JobSink:
         self._written = 0.0
 
     def progress(self, stage: str, done: int, total: int) -> None:
-        """Record progress, unless the last was a moment ago."""
-        now = time.monotonic()
-        if stage == self._stage and done < total and now - self._written < _PROGRESS_SECONDS:
+        """Record progress, unless the last was a moment ago.
+
+        The parts of a step come faster than anybody can read, and each has a text of its own; the step's end is told.
+        """
+        now, details = time.monotonic(), StageDetails.of(stage)
+        same = stage == self._stage or bool(details.parts)
+        if same and done < total and now - self._written < _PROGRESS_SECONDS:
             return
         self._patiently(lambda: self._store.set_progress(self._claim, stage, done, total))
         self._stage, self._written = stage, now
@@ -179,6 +189,8 @@ def work(settings: ServiceSettings, name: str, report: Report) -> None:
     runner = _load(settings.runner, device)
     use_one_thread(device)
     capabilities = _report_capabilities(device, settings.machine, report)
+    # What is still to be loaded before a job asks for it.
+    preload = settings.preload
     # Jobs that ran into the full disk, one after the other.
     ran_full = 0
     while True:
@@ -190,10 +202,14 @@ def work(settings: ServiceSettings, name: str, report: Report) -> None:
             continue
         if job is None:
             report("idle")
+            if preload is not None and preload_weights(preload, device, settings.machine, wake):
+                preload = None
             while not wake.wait(_CHECK_SECONDS):
                 capabilities = _report_capabilities(device, settings.machine, report, capabilities)
             continue
         report("claimed", job.job)
+        if getattr(job.request, "engine", "") == "wan":
+            preload = None  # its own weights are wanted now
         log.info("job %s: %s, %r", job.job, job.request.engine, job.request.label)
         if job.owner not in stores:
             stores[job.owner] = BlobStore(user_folder(settings.data, job.owner))
@@ -204,6 +220,45 @@ def work(settings: ServiceSettings, name: str, report: Report) -> None:
         ran_full = 0 if over else ran_full + 1
         for _ in range(min(2**ran_full - 1, _LONGEST_PAUSE)):
             wait(f"job {job.job} ran into the full disk")
+
+
+class _WorkCame(Exception):
+    """There may be a job, which goes before."""
+
+
+def preload_weights(preset: WanPreset, device: str, machine: MachineSettings, wake: threading.Event) -> bool:
+    """Load the weights of a preset of the engine wan, while there is no job.
+
+    Args:
+        preset: its name.
+        device: the worker's.
+        machine: its settings.
+        wake: set when there may be a job; then what is loaded by half is loaded again later, from the system's cache.
+
+    Returns:
+        Whether there is nothing more to try: all is loaded, or cannot be, which the log says.
+    """
+
+    def stop_for_work(done: int, total: int) -> None:
+        if wake.is_set():
+            raise _WorkCame
+
+    started = time.monotonic()
+    try:
+        from ex4d.generation.wan.wan_engine import create_wan_engine
+        from ex4d_core.wan_settings import wan_preset
+
+        networks = create_wan_engine(wan_preset(preset), device, machine).networks
+        networks.on_load = stop_for_work
+        networks.load_all()
+    except _WorkCame:
+        return False
+    # Weights, licences and GPUs may be anything, and the worker has other work.
+    except Exception as error:
+        log.warning("the preset %s cannot be loaded before its first job: %s", preset, user_message(error))
+        return True
+    log.info("the preset %s is loaded, after %.1f seconds", preset, time.monotonic() - started)
+    return True
 
 
 def _load(runner: str, device: str) -> Runner:
@@ -242,8 +297,11 @@ def _report_capabilities(device: str, machine: MachineSettings, report: Report, 
 
 
 def _capabilities(device: str, machine: MachineSettings) -> tuple[str, dict[str, dict[str, str]]]:
-    """The device's name, the engines and rasterizers that the runner uses and the licence allows, and what it lacks."""
-    engines, rasterizers, unavailable = {}, {}, {}
+    """The device's name, the engines and rasterizers that the runner uses and the licence allows, and what it lacks.
+
+    Also the weights of the engine wan that other programs have here, by the names of parts, and further adapters.
+    """
+    engines, rasterizers, unavailable, elsewhere = {}, {}, {}, ({}, {})
     if "ex4d.generation" in sys.modules:
         from ex4d.depth.solver import why_no_solver
         from ex4d.generation import PreviewEngine
@@ -256,11 +314,13 @@ def _capabilities(device: str, machine: MachineSettings) -> tuple[str, dict[str,
             unavailable["wan"] = reason
         else:
             engines["wan"] = WAN_LICENCE
+            unavailable |= _lacking_precisions(device)
             unavailable |= {f"wan {name}": reason for name in WAN_PRESETS if (reason := why_no_preset(name, machine))}
             if reason := why_no_upscaler(machine.models):
                 unavailable["wan upscaler"] = reason
         if reason := why_no_solver():
             unavailable["solve"] = reason
+        elsewhere = _found_elsewhere(machine, int(time.monotonic() / _SEARCH_SECONDS))
     if "ex4d.raster" in sys.modules:
         from ex4d.raster import available_rasterizers, rasterizer_class
         from ex4d.raster.rasterizer_choice import is_allowed
@@ -268,7 +328,46 @@ def _capabilities(device: str, machine: MachineSettings) -> tuple[str, dict[str,
         # A request can ask for research, so only the machine's own licence takes one away.
         offered = (name for name in available_rasterizers() if is_allowed(name, "research", machine))
         rasterizers = {name: rasterizer_class(name).licence for name in offered}
-    return _device_name(device), {"engines": engines, "rasterizers": rasterizers, "unavailable": unavailable}
+    abilities = {"engines": engines, "rasterizers": rasterizers, "unavailable": unavailable}
+    return _device_name(device), {**abilities, "weights": elsewhere[0], "adapters": elsewhere[1]}
+
+
+@lru_cache(maxsize=1)
+def _found_elsewhere(machine: MachineSettings, turn: int) -> tuple[dict[str, str], dict[str, str]]:
+    """Weights in other places than their published ones, and further adapters; a file of each, by name.
+
+    Args:
+        turn: what was found in a turn is not looked for again.
+    """
+    from ex4d.weights.errors import CheckpointError
+    from ex4d.weights.places import found_elsewhere, further_adapters
+
+    try:
+        where = machine.models, machine.model_path
+        parts, adapters = found_elsewhere(*where), further_adapters(*where)
+    except (CheckpointError, OSError) as error:  # said by the engine, too, where it needs that file
+        log.warning("cannot search for weights: %s", error)
+        return {}, {}
+    return {name: str(path) for name, path in parts.items()}, {name: str(path) for name, path in adapters.items()}
+
+
+def _lacking_precisions(device: str) -> dict[str, str]:
+    """What finals in fp8, and with attention in fp8, are computed in instead, and why; nothing if a device has it."""
+    import torch
+
+    from ex4d.generation.wan.arithmetic import arithmetic_on
+    from ex4d.generation.wan.errors import GenerationError
+
+    first = Devices.parse(device).first
+    found = {}
+    for name, attention in ((LACKING_FP8, False), (LACKING_FP8_ATTENTION, True)):
+        try:
+            made = arithmetic_on(torch.device(first), "fp8", fp8_attention=attention)
+        except GenerationError:  # memory is full, so nobody knows now
+            continue
+        if shortfalls := made.shortfalls(first):
+            found[name] = "; ".join(shortfalls)
+    return found
 
 
 def _device_name(device: str) -> str:
@@ -282,7 +381,7 @@ def _device_name(device: str) -> str:
 
 def main() -> None:
     """Work until the end of standard input."""
-    options, output = start_child("A worker", "data", "name", "device", "runner", "machine", "reserve")
+    options, output = start_child("A worker", "data", "name", "device", "runner", "machine", "reserve", "preload")
     faulthandler.enable()
     if options.device == "cpu" and hasattr(os, "nice"):
         os.nice(_NICENESS)
@@ -292,6 +391,7 @@ def main() -> None:
         machine=MachineSettings.from_json(options.machine),
         runner=options.runner,
         reserve_mb=float(options.reserve),
+        preload=options.preload or None,
     )
 
     def report(*words: str) -> None:

@@ -28,7 +28,7 @@ from ex4d.service.settings import ServiceSettings
 from ex4d_core import __version__
 from ex4d_core.job_status import JobSilence, JobStatus
 from ex4d_core.messages import Welcome
-from ex4d_core.stages import LOAD_STAGE, NO_ROOM_STAGE, PAUSED, WARM_UP_STAGE
+from ex4d_core.stages import ENCODE_STAGE, LOAD_STAGE, NO_ROOM_STAGE, PAUSED, WARM_UP_STAGE, StageDetails
 
 log = logging.getLogger(__name__)
 
@@ -135,10 +135,7 @@ class Workers:
 
     def welcome(self, *, busy: bool) -> Welcome:
         """How the service introduces itself: its devices, and what any of them can do."""
-
-        def merged(kind: str) -> dict[str, str]:
-            return {name: text for slot in self._slots for name, text in slot.capabilities.get(kind, {}).items()}
-
+        merged = self._merged
         paused = self.paused()
         devices = [
             (slot.device_name or f"{slot.device} (starting)") + (paused and f"{PAUSED}{paused}") for slot in self._slots
@@ -146,6 +143,13 @@ class Workers:
         engines = merged("engines")
         unavailable = {name: text for name, text in merged("unavailable").items() if name not in engines}
         return Welcome("ex4d", __version__, devices, engines, merged("rasterizers"), busy, unavailable)
+
+    def weights_elsewhere(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Parts of the weights that workers found in other programs' folders, and further adapters: a file of each."""
+        return self._merged("weights"), self._merged("adapters")
+
+    def _merged(self, kind: str) -> dict[str, str]:
+        return {name: text for slot in self._slots for name, text in slot.capabilities.get(kind, {}).items()}
 
     def paused(self) -> str:
         """Why no queued job is taken up now, for people; "" if they are."""
@@ -184,10 +188,10 @@ class Workers:
     def job_cancelled(self, job: str) -> None:
         """Have the worker of a cancelled job ask for other work soon, or replace it.
 
-        While models are loaded and warm up, only silence for `hang_seconds` counts against it.
+        While models are loaded, encode and warm up, only silence for `hang_seconds` counts against it.
         """
         status = self._store.status(job)
-        if status and status.stage in (LOAD_STAGE, WARM_UP_STAGE):
+        if status and StageDetails.of(status.stage).name in (LOAD_STAGE, ENCODE_STAGE, WARM_UP_STAGE):
             return
         for worker in self._running():
             if worker.job == job:
@@ -247,6 +251,7 @@ class Workers:
         options = {"data": str(data), "name": name, "device": slot.device, "runner": self._settings.runner}
         options["machine"] = self._settings.machine.to_json()
         options["reserve"] = str(self._settings.reserve_mb)
+        options["preload"] = self._settings.preload or ""
         process = ChildProcess("ex4d.service.worker", options, data, slot.log)
         slot.worker = _Worker(process, name, heard=time.monotonic())
         log.info("worker %s on %s started as process %d", name, slot.device, process.pid)

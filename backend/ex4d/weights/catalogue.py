@@ -13,11 +13,12 @@ from typing import Literal
 
 from ex4d_core.wan_settings import STEP_DISTILLED_LORA
 
-Kind = Literal["wan", "lora", "depth", "evaluation"]
+Kind = Literal["wan", "lora", "tiny", "depth", "evaluation"]
 
 WAN = "Wan-AI/Wan2.1-I2V-14B-480P"
 CONVERTED = "DiffSynth-Studio/Wan-Series-Converted-Safetensors"
 
+TINY_DECODER = "tiny_decoder"
 DEPTHCRAFTER = "depthcrafter"
 VIDEO_DEPTH_ANYTHING = "video-depth-anything"
 DEPTH_PRO = "depth-pro"
@@ -149,6 +150,15 @@ PARTS: tuple[Part, ...] = (
             {f"loras/{STEP_DISTILLED_LORA}.safetensors": 700_000_000},
             folder=".",
         ),
+        needed=False,
+    ),
+    Part(
+        TINY_DECODER,
+        "TAEW 2.1, a tiny decoder for drafts and the images of steps",
+        "tiny",
+        "MIT: for any work",
+        True,
+        _files("lightx2v/Autoencoders", {"taew2_1.safetensors": 22_642_902}),
         needed=False,
     ),
     Part(

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +49,8 @@ _UNDERSCORED = re.compile(r"(?:lora_unet|lora_transformer|lora|lycoris|unet|tran
 # LoRAs of Wan2.2, by the names of their files and folders.
 _WAN22 = re.compile(r"wan[ ._-]?2[._-]?2|(?:high|low)[ _-]noise", re.IGNORECASE)
 _PATCHES = "patch_embedding"
+# A layer of Wan's blocks, under its own name or diffusers', with dots or underscores.
+_WAN_LAYER = re.compile(r"blocks[._]\d+[._](self_attn|cross_attn|ffn|attn[12])[._]")
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,19 @@ def read_lora(
     for name, layer in layers.items():
         _check(name, layer, shapes, path)
     return LoraFile(path, weight, layers)
+
+
+def is_for_wan(keys: Iterable[str]) -> bool:
+    """Whether a file's keys are those of a LoRA for a transformer of the Wan family, of whatever size."""
+    return any(bool(role) and _of_wan(layer) for layer, role in map(_split, keys))
+
+
+def _of_wan(layer: str) -> bool:
+    while prefix := next((one for one in PREFIXES if layer.startswith(one)), None):
+        layer = layer.removeprefix(prefix)
+    while match := _UNDERSCORED.match(layer):
+        layer = layer[match.end() :]
+    return bool(_WAN_LAYER.match(layer))
 
 
 def changes_a_layer(key: str) -> bool:

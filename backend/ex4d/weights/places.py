@@ -3,6 +3,9 @@
 MODELS/OWNER/NAME/   a repository, as `fetch` lays it out; MODELS/NAME/ is found, too
 MODELS/EX-4D/ex4d.ckpt, MODELS/loras/NAME.safetensors, MODELS/adapters/NAME.safetensors, MODELS/upscalers/NAME.pth
 
+LoRAs are also found in the folders of LoRAs of ComfyUI and of further folders, and by their file's name in all that is
+searched.
+
 Wan2.1 is also found in the layouts of the original EX-4D (all of it in MODELS/Wan-AI/) and of DiffSynth (.safetensors
 of text encoder, CLIP and VAE in MODELS/DiffSynth-Studio/Wan-Series-Converted-Safetensors/). What is missing there is
 looked for by content in the folder of models, in further folders, in ComfyUI's and in Hugging Face's cache.
@@ -11,14 +14,14 @@ looked for by content in the folder of models, in further folders, in ComfyUI's 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ex4d.machine import MODELS_VARIABLE, default_models_folder
-from ex4d.weights.catalogue import CONVERTED, PARTS, WAN, Part, PublishedFile, part
+from ex4d.weights.catalogue import CONVERTED, PARTS, TINY_DECODER, WAN, Part, PublishedFile, part
 from ex4d.weights.errors import CheckpointError, WeightsMissingError
 from ex4d.weights.notes import note_once
 from ex4d_core.sizes import size_text
@@ -26,6 +29,7 @@ from ex4d_core.sizes import size_text
 if TYPE_CHECKING:
     from ex4d.weights.search import FoundModel
 
+_TINY_NAMES, _TINY_FOLDER = ("taew2_1.safetensors", "taew2_1.pth"), "vae_approx"
 _LORA_ENDINGS = (".safetensors", ".ckpt", ".pt", ".pth")
 # Not .pt, which may be a program (TorchScript).
 _UPSCALER_ENDINGS = (".safetensors", ".pth")
@@ -107,6 +111,12 @@ class _Search:
         models = self.models
         if not missing_files(models, part):
             return tuple(path_of(models, file) for file in part.files)
+        if part.kind == "lora":
+            found = self.lora(Path(part.files[0].path).stem)
+            return () if found is None else (found,)
+        if part.kind == "tiny":
+            tiny = find_tiny_decoder(models, self._further)
+            return () if tiny is None else (tiny,)
         if part.kind != "wan":
             return ()
         if part.name == "ex4d" and (models / "ex4d.ckpt").is_file():
@@ -124,6 +134,17 @@ class _Search:
             right = [one for one in right if _is_of_ex4d(one.paths[0])]
         return right[0].paths if right else ()
 
+    def lora(self, name: str) -> Path | None:
+        """The LoRA of a name, in folders of LoRAs before all others."""
+        from ex4d.weights.search import files_below, lora_folders
+
+        def found(paths: Iterable[Path]) -> Path | None:
+            return next((path for path in paths if path.stem == name and path.suffix in _LORA_ENDINGS), None)
+
+        own = [self.models / "loras", *lora_folders(self._further)]
+        direct = found(path for folder in own if folder.is_dir() for path in sorted(folder.iterdir()))
+        return direct or found(files_below([*lora_folders(self._further), *self._folders]))
+
     def unfound(self, part: Part) -> tuple[PublishedFile, ...]:
         """See `unfound_files`."""
         missing = missing_files(self.models, part)
@@ -135,6 +156,14 @@ class _Search:
             here = bool(self.tokenizers())
             return tuple(file for file in missing if "/" in file.path and not here)
         return () if found else missing
+
+    def adapters(self) -> dict[str, Path]:
+        """Files of EX-4D's kind by their names without the ending, EX-4D's own included."""
+        found: dict[str, Path] = {}
+        for one in self.found:  # the most exact of a name comes first
+            if one.model.part == "ex4d":
+                found.setdefault(one.paths[0].stem, one.paths[0])
+        return found
 
     def tokenizers(self, beside: Sequence[Path] = ()) -> list[Path]:
         """Folders of the text encoder's tokenizer, and those ``beside`` a text encoder before all others."""
@@ -241,19 +270,41 @@ def lora_part(name: str) -> Part | None:
     return next((entry for entry in PARTS if entry.kind == "lora" and Path(entry.files[0].path).stem == name), None)
 
 
-def find_lora(models: Path, name: str) -> Path:
-    """The file of a LoRA in MODELS/loras.
+def find_lora(models: Path, name: str, further: Sequence[Path] = ()) -> Path:
+    """The file of a LoRA, by its name without the ending: in MODELS/loras, or wherever else is searched.
+
+    Args:
+        models: folder of weights.
+        name: as a request has it.
+        further: as in `find_part`.
 
     Raises:
         WeightsMissingError: there is none of that name; lists those that are there.
     """
-    available = {path.stem: path for path in list_loras(models)}
-    if name not in available:
-        known = lora_part(name)
-        how = f"fetch it with: {fetch_command(models, known.name)}" if known else f"put {name}.safetensors there"
-        there = ", ".join(sorted(available)) or "none"
-        raise WeightsMissingError(f"there is no LoRA {name!r} in {models / 'loras'} (there: {there}); {how}")
-    return available[name]
+    if found := _Search(models, further).lora(name):
+        return found
+    known = lora_part(name)
+    how = f"fetch it with: {fetch_command(models, known.name)}" if known else f"put {name}.safetensors there"
+    there = ", ".join(sorted(path.stem for path in list_loras(models, further))) or "none"
+    raise WeightsMissingError(f"there is no LoRA {name!r} in {models / 'loras'} (there: {there}); {how}")
+
+
+def further_adapters(models: Path, further: Sequence[Path] = ()) -> dict[str, Path]:
+    """Adapters of EX-4D's kind that a request can name, without EX-4D's own, by their names; as in `find_adapter`."""
+    search = _Search(models, further)
+    own = {path.resolve() for path in search.files(part("ex4d"))}
+    found = {path.stem: path for path in search.adapters().values() if path.resolve() not in own}
+    return dict(sorted(found.items()))
+
+
+def found_elsewhere(models: Path, further: Sequence[Path] = ()) -> dict[str, Path]:
+    """Parts of the engine wan that are here, but not under their published names: of each the name, and a file."""
+    search = _Search(models, further)
+    found = {}
+    for entry in PARTS:
+        if entry.kind in ("wan", "lora", "tiny") and missing_files(models, entry) and not search.unfound(entry):
+            found[entry.name] = search.files(entry)[0]
+    return found
 
 
 def find_adapter(models: Path, name: str, further: Sequence[Path] = ()) -> Path:
@@ -268,10 +319,7 @@ def find_adapter(models: Path, name: str, further: Sequence[Path] = ()) -> Path:
         WeightsMissingError: there is none of that name; lists those that are there.
         CheckpointError: the file of that name holds something else.
     """
-    found: dict[str, Path] = {}
-    for one in found_models(models, further):  # the most exact of a name comes first
-        if one.model.part == "ex4d":
-            found.setdefault(one.paths[0].stem, one.paths[0])
+    found = _Search(models, further).adapters()
     if name in found:
         return found[name]
     place = models / "adapters"
@@ -284,9 +332,38 @@ def find_adapter(models: Path, name: str, further: Sequence[Path] = ()) -> Path:
     raise WeightsMissingError(f"there is no adapter {name!r} (there: {there}); put {name}.safetensors into {place}")
 
 
-def list_loras(models: Path) -> list[Path]:
-    """All LoRAs that a request can name."""
-    return _files_in(models / "loras", _LORA_ENDINGS)
+def find_tiny_decoder(models: Path, further: Sequence[Path] = ()) -> Path | None:
+    """The file of the tiny decoder, under its published name or where ComfyUI keeps such decoders; None without one.
+
+    Args:
+        models: folder of weights.
+        further: folders that are also looked into.
+    """
+    from ex4d.weights.search import standard_folders
+
+    # ComfyUI's own folder of such files lies beside those of its other weights.
+    beside = (folder.parent / _TINY_FOLDER for folder in standard_folders())
+    places = [models, models / _TINY_FOLDER, *further, *(folder / _TINY_FOLDER for folder in further), *beside]
+    named = [path_of(models, part(TINY_DECODER).files[0]), *(place / name for place in places for name in _TINY_NAMES)]
+    return next((path for path in named if path.is_file()), None)
+
+
+def list_loras(models: Path, further: Sequence[Path] = ()) -> list[Path]:
+    """LoRAs that a request can name: all of MODELS/loras, and those for Wan in other folders of LoRAs.
+
+    Args:
+        models: folder of weights.
+        further: as in `find_part`.
+    """
+    from ex4d.weights.search import files_below, is_lora_for_wan, lora_folders
+
+    own = _files_in(models / "loras", _LORA_ENDINGS)
+    by_name = {path.stem: path for path in own}
+    others: dict[str, Path] = {}
+    for path in files_below(lora_folders(further)):
+        if path.stem not in by_name and path.suffix in _LORA_ENDINGS and is_lora_for_wan(path):
+            others.setdefault(path.stem, path)
+    return [*own, *(path for _, path in sorted(others.items()))]
 
 
 def find_upscaler(models: Path, name: str) -> Path:

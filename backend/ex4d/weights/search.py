@@ -23,6 +23,7 @@ from ex4d.weights.checkpoints import PICKLED, SAFETENSORS, first_line, read_chec
 from ex4d.weights.errors import CheckpointError
 from ex4d.weights.gguf_files import ENDING as GGUF
 from ex4d.weights.gguf_files import read_titled_gguf
+from ex4d.weights.lora import is_for_wan
 from ex4d.weights.packed import StoredTensor, with_scales
 from ex4d.weights.wan_models import RecognisedModel, recognise
 from ex4d.weights.wan_names import own_tensors
@@ -34,6 +35,9 @@ _COMFYUI_FOLDERS = (
     *("diffusion_models", "unet", "text_encoders", "clip", "clip_vision", "vae", "checkpoints"),
     "unet_gguf",
 )
+_LORAS = "loras"
+# The packing of GGUF files that cannot be looked into, since the package is missing.
+UNREAD_GGUF = "GGUF"
 COMFYUI_VARIABLE = "COMFYUI_PATH"
 # How far below a folder files are looked for, and what is passed over.
 _DEPTH = 6
@@ -79,11 +83,7 @@ class FoundModel:
 
 def standard_folders() -> tuple[Path, ...]:
     """Where ComfyUI and Hugging Face keep weights on this machine, as far as these folders exist."""
-    home = Path.home()
-    comfyui = [home / "ComfyUI", home / "Documents" / "ComfyUI", home / "comfy" / "ComfyUI"]
-    if named := os.environ.get(COMFYUI_VARIABLE):
-        comfyui = [Path(named)]
-    folders = [place / "models" / name for place in comfyui for name in _COMFYUI_FOLDERS]
+    folders = [place / "models" / name for place in _comfyui() for name in _COMFYUI_FOLDERS]
     try:
         from huggingface_hub.constants import HF_HUB_CACHE
 
@@ -91,6 +91,40 @@ def standard_folders() -> tuple[Path, ...]:
     except ImportError:  # of the extras
         pass
     return tuple(dict.fromkeys(folder for folder in folders if folder.is_dir()))
+
+
+def lora_folders(further: Sequence[Path]) -> tuple[Path, ...]:
+    """Folders of LoRAs besides MODELS/loras: below some ``further`` folders, these themselves, and ComfyUI's."""
+    below = [one if one.name == _LORAS else one / _LORAS for one in further]
+    folders = [*below, *(place / "models" / _LORAS for place in _comfyui())]
+    return tuple(dict.fromkeys(folder for folder in folders if folder.is_dir()))
+
+
+def _comfyui() -> list[Path]:
+    if named := os.environ.get(COMFYUI_VARIABLE):
+        return [Path(named)]
+    home = Path.home()
+    return [home / "ComfyUI", home / "Documents" / "ComfyUI", home / "comfy" / "ComfyUI"]
+
+
+def files_below(folders: Sequence[Path]) -> Iterator[Path]:
+    """All files below some folders, as far as they are searched."""
+    for folder in folders:
+        for place, _, names in _walk(folder):
+            yield from (place / name for name in names)
+
+
+def is_lora_for_wan(path: Path) -> bool:
+    """Whether a file holds a LoRA for Wan, by its keys; for a file of another kind that cannot be looked into, not."""
+    try:
+        return _holds_wan_lora(path, *_state(path))
+    except (CheckpointError, OSError):
+        return False
+
+
+@lru_cache(_REMEMBERED)
+def _holds_wan_lora(path: Path, size: int, changed: int) -> bool:
+    return path.suffix != GGUF and is_for_wan(_header(path)[1])
 
 
 def find_models(folders: Sequence[Path]) -> list[FoundModel]:
@@ -188,7 +222,7 @@ def _recognised(states: tuple[tuple[Path, int, int], ...]) -> RecognisedModel | 
     except CheckpointError:
         if paths[0].suffix == GGUF and find_spec("gguf") is None:
             needed = f"it needs the package gguf: {install_command('wan')}"
-            return RecognisedModel("", "a GGUF file", "", "GGUF", needed, other=True)
+            return RecognisedModel("", "a GGUF file", "", UNREAD_GGUF, needed, other=True)
         return None  # damaged, or of another program: nothing that was looked for
     return recognise(own_tensors(tensors), paths, title)
 

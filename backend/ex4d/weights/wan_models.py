@@ -1,7 +1,7 @@
 """Recognises which model of the Wan family a file holds, by keys and shapes, and says why EX-4D cannot use the others.
 
-The transformers of Wan2.1-I2V-14B-480P and 720P have the same keys and shapes, so only what the file says of itself
-(its name, its folder, GGUF's title) tells these two apart.
+The transformers of Wan2.1-I2V-14B-480P and 720P and of Wan2.1-Fun-14B-InP have the same keys and shapes, so only what
+the file says of itself (its name, its folder, GGUF's title) tells these apart.
 """
 
 from __future__ import annotations
@@ -44,7 +44,11 @@ _TRANSFORMERS: dict[tuple[int, bool], dict[int, str]] = {
     (48, True): {0: "Wan2.1-Fun-Control"},
     (32, True): {0: "Wan2.1-Fun-Control-Camera"},
 }
-_720P = re.compile(r"720\s*p(?![a-z0-9])", re.IGNORECASE)
+# Models of the same keys and shapes: words that name them, their right names, and what EX-4D was trained on instead.
+_ALIKE = (
+    (re.compile(r"720\s*p(?![a-z0-9])", re.IGNORECASE), f"{I2V}-720P", "the 480P model"),
+    (re.compile(r"fun[\W_].*inp(?![a-z])", re.IGNORECASE), "Wan2.1-Fun-14B-InP", f"{I2V}-480P"),
+)
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,8 @@ def recognise(own: OwnTensors, sources: Sequence[Path], title: str = "") -> Reco
         "text_encoder": lambda: _text_encoder(own.tensors),
         "image_encoder": lambda: _image_encoder(own.tensors),
     }[own.part]()
-    return RecognisedModel(own.part, name, own.style, packing, reason, other=bool(reason) and "720P" not in name)
+    alike = name in [of_model for _, of_model, _ in _ALIKE]
+    return RecognisedModel(own.part, name, own.style, packing, reason, other=bool(reason) and not alike)
 
 
 def transformer_name(tensors: Mapping[str, StoredTensor]) -> str:
@@ -107,12 +112,15 @@ def transformer_name(tensors: Mapping[str, StoredTensor]) -> str:
     return names.get(width) or names.get(0) or f"a Wan transformer of {channels} input channels, {kind} image input"
 
 
-def says_720p(sources: Sequence[Path], title: str = "") -> bool:
-    """Whether files call themselves 720P: their title, their name, or the folder of their model."""
+def _named_otherwise(sources: Sequence[Path], title: str) -> tuple[str, str] | None:
+    """The model of 480P's layout that files call themselves, by title, name or folder, and why it is not used."""
     # A model's folder lies up to four levels above, in Hugging Face's cache.
     folders = [folder.name for path in sources[:1] for folder in list(path.parents)[:4]]
     words = [title, *(path.name for path in sources[:1]), *(name for name in folders if "wan" in name.lower())]
-    return any(_720P.search(word) for word in words)
+    for pattern, name, trained_on in _ALIKE:
+        if any(pattern.search(word) for word in words):
+            return name, f"EX-4D was trained on {trained_on}; name its file to use it all the same"
+    return None
 
 
 def _transformer(tensors: Mapping[str, StoredTensor], sources: Sequence[Path], title: str) -> tuple[str, str]:
@@ -120,9 +128,7 @@ def _transformer(tensors: Mapping[str, StoredTensor], sources: Sequence[Path], t
         return name, f"EX-4D needs {I2V}-480P"
     if "patch_embedding.weight" not in tensors:
         return I2V, ""
-    if says_720p(sources, title):
-        return f"{I2V}-720P", "EX-4D was trained on the 480P model; name its file to use it all the same"
-    return f"{I2V}-480P", ""
+    return _named_otherwise(sources, title) or (f"{I2V}-480P", "")
 
 
 def _vae(tensors: Mapping[str, StoredTensor]) -> tuple[str, str]:

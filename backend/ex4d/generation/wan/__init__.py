@@ -1,10 +1,11 @@
 """The engine `wan`: Wan2.1-I2V-14B with EX-4D's LoRA and camera encoder, from colour and mask to the final video.
 
 In the order of the flow: `networks` with `camera_encoder` (build and load the four networks, from `ex4d.weights`),
-`loaded_networks` with `memory` and `streaming` (keep them on the GPU), `conditioning` and `encoders` (the transformer's
-inputs), `transformer` and `transformer_block` (predict the velocity, with `kernels` and `parallel`), `denoising`,
-`decoding`, and `wan_engine` (the whole flow). Importing this package needs neither diffsynth nor a GPU; running the
-engine needs the extra `wan`.
+`loaded_networks` with `converted_networks`, `kept_networks`, `memory` and `streaming` (load them faster the next time,
+and keep them on the GPU), `conditioning` and `encoders` (the transformer's inputs), `transformer` and
+`transformer_block` (predict the velocity, with `kernels` and `parallel`), `denoising`, `decoding`, and `wan_engine`
+(the whole flow); `arithmetic` says what a precision is on a device, `progress_report` and `work_parts` how far the work
+is. Importing this package needs neither diffsynth nor a GPU; running the engine needs the extra `wan`.
 """
 
 from collections.abc import Callable
@@ -49,7 +50,7 @@ def why_no_preset(name: WanPreset, machine: MachineSettings) -> str:
     """What a preset lacks on this machine, as `why_no_wan` says it; "" if nothing."""
     try:
         for lora in wan_preset(name).loras:
-            find_lora(machine.models, lora.name)
+            find_lora(machine.models, lora.name, machine.model_path)
     except WeightsMissingError as error:
         return f"the preset {name} needs more: {error}"
     return ""

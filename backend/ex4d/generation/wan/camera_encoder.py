@@ -105,10 +105,21 @@ def load_camera_encoder(
     Raises:
         CheckpointError: keys or shapes that do not fit.
     """
+    encoder = build_camera_encoder(tensors, width, source)
+    load_strictly(encoder, tensors, source, device=device, dtype=dtype)
+    return encoder
+
+
+def build_camera_encoder(
+    tensors: Mapping[str, StoredTensor], width: int, source: Path | Sequence[Path]
+) -> CameraEncoder:
+    """Build the encoder on the meta device, with the sizes of these tensors.
+
+    Raises:
+        CheckpointError: they are of something else.
+    """
     first = tensors.get("latent_encoder.0.weight")
     if first is None or first.ndim != 5:
         raise CheckpointError(f"{name_of(source)} has no latent_encoder.0.weight of a camera encoder")
     with torch.device("meta"):
-        encoder = CameraEncoder(first.shape[0], width)
-    load_strictly(encoder, tensors, source, device=device, dtype=dtype)
-    return encoder
+        return CameraEncoder(first.shape[0], width)

@@ -39,6 +39,11 @@ class ColorMap:
         matrix, offset = self.matrix.to(frames), self.offset.to(frames)
         return (torch.einsum("ij,njhw->nihw", matrix, frames) + offset[:, None, None]).clamp(-1, 1)
 
+    @staticmethod
+    def identity() -> ColorMap:
+        """The map that changes nothing."""
+        return ColorMap(torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64))
+
     def blended(self, before: ColorMap, share: float) -> ColorMap:
         """This map with a ``share`` of the one before."""
         return ColorMap(torch.lerp(self.matrix, before.matrix, share), torch.lerp(self.offset, before.offset, share))
@@ -135,10 +140,8 @@ class ColorHold:
         matrix, offset = self._reference.matrix, self._reference.offset
         to_mean, to = matrix @ rendered.mean + offset, matrix @ rendered.covariance @ matrix.T
         found = transport(result.mean, result.covariance, to_mean, to)
-        before, self._latents = self._map, self._latents + 1
-        if before is None:
-            self._map = found
-            return found(frames)
+        # The frames before a window's own ones are shown as they are, and it continues them.
+        before, self._latents = self._map or ColorMap.identity(), self._latents + 1
         # The mean of all latents so far, until there are more than the smoothing reaches back.
         self._map = after = found.blended(before, min(_SMOOTHING, 1 - 1 / self._latents))
         shares = [1 - (number + 1) / len(frames) for number in range(len(frames))]

@@ -208,6 +208,8 @@ def window_pixels(
 
 def image_to_video_input(known: torch.Tensor, frames: int) -> torch.Tensor:
     """Append mid grey to the known first frames (1, 3, K, H, W) in [-1, 1]: the video that becomes image latents."""
+    if known.shape[2] == frames:
+        return known
     grey = known.new_zeros(*known.shape[:2], frames - known.shape[2], *known.shape[3:])
     return torch.cat([known, grey], dim=2)
 

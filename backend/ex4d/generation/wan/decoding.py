@@ -6,26 +6,42 @@ decoding them at once, and each group of frames can be shown as soon as it exist
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional
+
+from ex4d.generation.wan.conditioning import latent_count
+from ex4d.generation.wan.work_parts import PartCallback, WorkParts, reported_calls
 
 if TYPE_CHECKING:
     from diffsynth.models.wan_video_vae import WanVideoVAE
 
 # Ridge of the least-squares fit, for directions that a shot's latents hardly vary in.
 _RIDGE = 1e-3
+# Latents before the decoder's memory has the form that it keeps.
+_UNLIKE_OTHERS = 2
 
 
-def encode_video(vae: WanVideoVAE, video: torch.Tensor, device: torch.device | str) -> torch.Tensor:
-    """Encode (1, 3, T, H, W) in [-1, 1] to normalised latents (1, 16, F, h, w) float32."""
+def encode_video(
+    vae: WanVideoVAE, video: torch.Tensor, device: torch.device | str, on_part: PartCallback | None = None
+) -> torch.Tensor:
+    """Encode (1, 3, T, H, W) in [-1, 1] to normalised latents (1, 16, F, h, w) float32.
+
+    Args:
+        on_part: called before every layer for every latent.
+    """
     weight = next(vae.model.parameters())
+    layers = [*vae.model.encoder.downsamples, *vae.model.encoder.middle]
     try:
-        return vae.single_encode(video.to(device, weight.dtype), device).float()
+        with _reported(layers, latent_count(video.shape[2]), torch.device(device), on_part):
+            return vae.single_encode(video.to(device, weight.dtype), device).float()
     finally:
         # It holds each layer's last frames: gigabytes for large images.
         vae.model.clear_cache()
@@ -33,28 +49,65 @@ def encode_video(vae: WanVideoVAE, video: torch.Tensor, device: torch.device | s
 
 @torch.inference_mode()
 def decode_in_order(
-    vae: WanVideoVAE, latents: torch.Tensor, precision: Callable[[], AbstractContextManager]
+    vae: WanVideoVAE,
+    latents: torch.Tensor,
+    precision: Callable[[], AbstractContextManager],
+    on_part: PartCallback | None = None,
+    *,
+    ahead: int = 0,
+    compiled: Callable[..., Any] | None = None,
 ) -> Iterator[torch.Tensor]:
     """Yield frames (n, 3, H, W) float32 in [-1, 1] for each latent in turn: one for the first, then four each.
 
     Read it to the end, or close it, before the VAE is used for anything else, since the VAE holds the cache. The VAE
     runs in the context ``precision()``, which is left before frames are yielded, since the caller runs in this thread.
+
+    Args:
+        on_part: called before every layer for every latent, and counts those of the present latent; with the following
+            two, called before every latent.
+        ahead: how many latents are under way while the frames of one are yielded: with a `SpreadDecoder`, one for each
+            further device.
+        compiled: the decoder as `compile_decoder` has it.
     """
     model = vae.model
     weight = next(model.parameters())
     mean, inverse = (values.to(latents.device, torch.float32).view(1, -1, 1, 1, 1) for values in vae.scale)
     model.clear_cache()
     cache = model._feat_map
+    # Hooks of layers would have a compiled decoder compiled again, and hold several devices back.
+    layers = [] if ahead or compiled is not None else [*model.decoder.middle, *model.decoder.upsamples]
     try:
         with precision():
             features = model.conv2((latents.float() / inverse + mean).to(weight.dtype))
+        waiting: deque[torch.Tensor] = deque()
         for index in range(latents.shape[2]):
-            with precision():
-                frames, _, _ = model.decoder(features[:, :, index : index + 1], feat_cache=cache, feat_idx=[0])
-            yield frames[0].transpose(0, 1).float().clamp(-1, 1)
+            # The first two latents find another memory than all others, for which alone compiling pays.
+            decode = model.decoder if compiled is None or index < _UNLIKE_OTHERS else compiled
+            if on_part is not None and not layers:
+                on_part(0, 1)
+            with precision(), _reported(layers, 1, latents.device, on_part):
+                frames, _, _ = decode(features[:, :, index : index + 1], feat_cache=cache, feat_idx=[0])
+            waiting.append(frames[0].transpose(0, 1).float().clamp(-1, 1))
+            if len(waiting) > ahead:
+                yield waiting.popleft().to(latents.device)
+        while waiting:
+            yield waiting.popleft().to(latents.device)
     finally:
         # Only this decoding's cache: the caller may have started the next one already.
         cache.clear()
+
+
+def compile_decoder(vae: WanVideoVAE, backend: str = "inductor") -> Callable[..., Any]:
+    """The VAE's decoder, compiled for `decode_in_order`; each size of frames is compiled when it is first decoded."""
+    return torch.compile(vae.model.decoder.forward, backend=backend, dynamic=False)
+
+
+def _reported(
+    layers: Sequence[nn.Module], times: int, device: torch.device, on_part: PartCallback | None
+) -> AbstractContextManager[None]:
+    if on_part is None:
+        return contextlib.nullcontext()
+    return reported_calls(layers, WorkParts(on_part, times * len(layers), device))
 
 
 def to_uint8_images(frames: torch.Tensor) -> np.ndarray:

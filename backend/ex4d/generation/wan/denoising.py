@@ -10,11 +10,14 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from ex4d.generation.wan.errors import GenerationError
+from ex4d.generation.wan.guidance import VelocityHistory, guide
+from ex4d_core.step_plan import Step, step_plan
 
 if TYPE_CHECKING:
     from diffsynth.pipelines.wan_video import TeaCache
@@ -32,6 +35,9 @@ _TEA_CACHE_MODEL = "Wan2.1-I2V-14B-480P"
 # sigma 0, and the step's seconds. An exception that it raises ends the work.
 StepCallback = Callable[[int, torch.Tensor, float], None]
 
+# This rank's part of passes without and with guidance.
+_Shards = dict[bool, "PassShard"]
+
 
 def flow_match_schedule(steps: int, shift: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Return sigmas (steps + 1, from 1 to 0) and timesteps (steps), float32, of Wan's scheduler in DiffSynth."""
@@ -41,20 +47,31 @@ def flow_match_schedule(steps: int, shift: float) -> tuple[torch.Tensor, torch.T
     return torch.cat([sigmas, sigmas.new_zeros(1)]).float(), timesteps.float()
 
 
-def guided_velocity(
-    transformer: Transformer,
-    latents: torch.Tensor,
-    timestep: torch.Tensor,
-    prepared: PreparedConditioning,
-    guidance: float,
-    caches: Sequence[TeaCache | None] = (None, None),
-    shard: PassShard | None = None,
-) -> torch.Tensor:
-    """Predict the velocity (1, 16, F, h, w) float32, with classifier-free guidance of scale ``guidance``."""
-    if len(prepared.prompts) == 1 or guidance == 1:
-        return transformer.velocities(latents, timestep, prepared, (0,), caches, shard)[0]
-    positive, negative = transformer.velocities(latents, timestep, prepared, (0, 1), caches, shard)
-    return negative + guidance * (positive - negative)
+class _StepVelocities:
+    """Predicts the velocity of each step of a plan: by passes of the network, or from those before."""
+
+    def __init__(
+        self, transformer: Transformer, prepared: PreparedConditioning, settings: WanSettings, shards: _Shards
+    ):
+        self._transformer, self._settings, self._shards = transformer, settings, shards
+        self._prepared, self._protected = prepared, replace(prepared, attend=None)
+        self._caches = _tea_caches(settings)
+        self._histories = VelocityHistory(), VelocityHistory()
+
+    def predict(self, step: Step, latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        """Return the velocity (1, 16, F, h, w) float32 of the next step, guided where the step is."""
+        if not step.prompts:
+            return torch.zeros_like(latents)
+        if step.computed:
+            prepared, caches = self._prepared, self._caches
+            if step.protected:
+                prepared, caches = self._protected, (None, None)
+            shard = self._shards.get(len(step.computed) > 1)
+            computed = self._transformer.velocities(latents, timestep, prepared, step.computed, caches, shard)
+            for prompt, velocity in zip(step.computed, computed, strict=True):
+                self._histories[prompt].add(step.sigma, velocity)
+        needed = [self._histories[prompt].at(step.sigma) for prompt in step.prompts]
+        return guide(needed, self._settings.guidance, zero_star=self._settings.cfg_zero)
 
 
 @torch.inference_mode()
@@ -83,15 +100,18 @@ def denoise(
         RankLostError: another rank ended.
     """
     sigmas, timesteps = flow_match_schedule(settings.steps, settings.shift)
-    caches = _tea_caches(settings)
+    plan = step_plan(settings, guided=conditioning.negative_prompt_embeds is not None)
     latents = noise.clone()
     with precision():
-        prepared = transformer.prepare(conditioning)
-    shard = None
+        prepared = transformer.prepare(conditioning, settings.attention)
+    shards: _Shards = {}
     if group is not None:
         group.barrier()
-        shard = group.shard(guided=conditioning.negative_prompt_embeds is not None and settings.guidance != 1)
-    for index in range(settings.steps):
+        # Every rank creates the same ones, in the same order.
+        for guided in sorted({len(step.computed) > 1 for step in plan if step.computed}):
+            shards[guided] = group.shard(guided=guided)
+    velocities = _StepVelocities(transformer, prepared, settings, shards)
+    for index, step in enumerate(plan):
         if group is not None and not group.broadcast_continue():
             raise GenerationError(f"rank 0 stopped the shot before denoising step {index + 1} of {settings.steps}")
         started = time.monotonic()
@@ -99,9 +119,7 @@ def denoise(
         _set_known(latents, conditioning.known_latents, noise, sigma)
         with contextlib.nullcontext() if group is None else group.forward_pass():
             with precision():
-                velocity = guided_velocity(
-                    transformer, latents, timesteps[index], prepared, settings.guidance, caches, shard
-                )
+                velocity = velocities.predict(step, latents, timesteps[index])
             # Reading this one bit waits for the GPU, so the step's duration is right.
             finite = torch.isfinite(velocity).all().item()
         if not finite:
@@ -136,4 +154,5 @@ def _tea_caches(settings: WanSettings) -> Sequence[TeaCache | None]:
         return None, None
     from diffsynth.pipelines.wan_video import TeaCache
 
-    return [TeaCache(settings.steps, settings.tea_cache, _TEA_CACHE_MODEL) for _ in range(2)]
+    steps = max(1, settings.steps - settings.protected_steps)
+    return [TeaCache(steps, settings.tea_cache, _TEA_CACHE_MODEL) for _ in range(2)]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 from ex4d.generation.wan.errors import PromptError
@@ -72,6 +73,12 @@ def encode_image(encoder: WanImageEncoder, image: torch.Tensor) -> torch.Tensor:
     mean, deviation = (small.new_tensor(values).view(1, 3, 1, 1) for values in (_CLIP_MEAN, _CLIP_DEVIATION))
     weight = next(encoder.parameters())
     return clip.visual(((small * 0.5 + 0.5 - mean) / deviation).to(weight), use_31_block=True)
+
+
+def image_encoder_layers(encoder: WanImageEncoder) -> list[nn.Module]:
+    """The layers that `encode_image` calls, in their order."""
+    clip: Any = encoder.model
+    return list(clip.visual.transformer)[:-1]
 
 
 class EmbeddingCache:

@@ -6,7 +6,7 @@ A fingerprint is DiffSynth's own: the MD5 of a checkpoint's sorted keys and shap
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -72,7 +72,7 @@ def description(model: RecognisedModel) -> str:
     """How a file of the right layout differs from the published one; "" if it does not."""
     notes = [f"names of {model.style}"] * (model.style != "Wan")
     notes += [f"packed as {model.packing}"] * (model.packing not in ("bf16", "fp16", "float32"))
-    notes += [model.name] * ("720P" in model.name)
+    notes += [model.name] * bool(model.refused)
     return f" ({', '.join(notes)})" if notes else ""
 
 
@@ -81,12 +81,18 @@ def used_layout(part: str) -> dict[str, torch.Tensor]:
     return {key: value for key, value in published_layout(part).items() if not key.startswith("textual.")}
 
 
+def full_size_sizes() -> dict[str, Any]:
+    """What DiffSynth's `WanModel` is built with for the 14B transformer."""
+    from diffsynth.configs.model_configs import wan_series
+
+    return next(entry["extra_kwargs"] for entry in wan_series if entry["model_hash"] == FINGERPRINTS["dit"])
+
+
 def full_size_dit() -> WanModel:
     """The 14B transformer with EX-4D's camera encoder, on the meta device."""
-    from diffsynth.configs.model_configs import wan_series
     from diffsynth.models.wan_video_dit import WanModel
 
-    sizes = next(entry["extra_kwargs"] for entry in wan_series if entry["model_hash"] == FINGERPRINTS["dit"])
+    sizes = full_size_sizes()
     with torch.device("meta"):
         dit = WanModel(**sizes)
         encoder = CameraEncoder(CAMERA_ENCODER_HIDDEN, sizes["dim"])

@@ -1,4 +1,7 @@
-"""`NetworkChoice`: the weights that the networks are loaded from, and how; shared by all processes of a shot."""
+"""`NetworkChoice`: the weights that the networks are loaded from, and how; shared by all processes of a shot.
+
+`NetworkKeys` says which networks two choices have in common.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from ex4d.generation.wan.encoders import files_identity
+from ex4d.weights.converted import ConvertedWeights
 from ex4d.weights.places import WanFiles
 from ex4d_core.wan_settings import Precision
 
@@ -24,6 +29,8 @@ class NetworkChoice:
         identity: of the files, so that a replaced one is loaded again.
         further_devices: they share every shot's denoising steps.
         vram_limit_gb: GPU memory (of 2**30 bytes each) to use of each device; None for all that is free.
+        compile_vae: compile the VAE's decoder, on a GPU.
+        converted: where converted weights are kept; None to keep none.
     """
 
     files: WanFiles
@@ -34,8 +41,44 @@ class NetworkChoice:
     identity: str = ""
     further_devices: tuple[str, ...] = ()
     vram_limit_gb: float | None = None
+    compile_vae: bool = False
+    converted: ConvertedWeights | None = None
 
     @property
     def dtype(self) -> torch.dtype:
         """The type of all weights that are not fp8."""
         return torch.float32 if self.precision == "float32" else torch.bfloat16
+
+
+@dataclass(frozen=True)
+class NetworkKeys:
+    """What the networks of a choice are loaded from, and how: networks of equal keys are the same.
+
+    Attributes:
+        base: of the transformer's weights as they are stored.
+        transformer: with all LoRAs, in its precision.
+        vae: in its type.
+        encoders: by "text_encoder" and "image_encoder", in their types.
+    """
+
+    base: str
+    transformer: str
+    vae: str
+    encoders: dict[str, str]
+
+    @staticmethod
+    def of(choice: NetworkChoice) -> NetworkKeys:
+        """The keys of a choice's files as they are now; one that is gone is an error when it is read."""
+        files, dtype, base = choice.files, choice.dtype, _state(*choice.files.dit)
+        merged = _state(files.ex4d, *(path for path, _ in choice.loras))
+        encoders = {"text_encoder": files.text_encoder, "image_encoder": (files.image_encoder,)}
+        return NetworkKeys(
+            base,
+            f"{base} {merged} {choice.loras} {choice.precision}",
+            f"{_state(files.vae)} {dtype}",
+            {name: f"{name} {_state(*paths)} {dtype}" for name, paths in encoders.items()},
+        )
+
+
+def _state(*paths: Path) -> str:
+    return str([(str(path), files_identity(path) if path.exists() else "") for path in paths])

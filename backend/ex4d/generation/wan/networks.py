@@ -17,7 +17,12 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import nn
 
-from ex4d.generation.wan.camera_encoder import LATENT_CHANNELS, load_camera_encoder, split_adapter
+from ex4d.generation.wan.camera_encoder import (
+    LATENT_CHANNELS,
+    build_camera_encoder,
+    load_camera_encoder,
+    split_adapter,
+)
 from ex4d.generation.wan.errors import WanUnavailableError
 from ex4d.installation import install_command
 from ex4d.weights.checkpoints import (
@@ -147,10 +152,13 @@ def open_dit(
     dtype: torch.dtype = torch.bfloat16,
     with_ex4d_lora: bool = True,
     on_tensor: OnTensor | None = None,
+    base: dict[str, torch.Tensor] | None = None,
 ) -> tuple[WanModel, Iterator[DiTBlock]]:
     """As `load_dit`, but return the blocks, which are nearly all of it, in an iterator that loads each in its turn.
 
-    So they can be quantized or offloaded without all of them ever being in memory as they are stored.
+    So they can be quantized or offloaded without all of them ever being in memory as they are stored, unless ``base``
+    is given: what it has is taken from there, and all else that ``files`` have is added to it, on ``device`` and as it
+    is stored. So other LoRAs are merged into the same values, without reading them again.
     """
     tensors, sizes = _open(files, _DIT_KEYS, "Wan transformer", "dit")
     dit = _build_dit(tensors, sizes, files)
@@ -170,6 +178,12 @@ def open_dit(
     merged += [read_lora(read_checkpoint(path), shapes, path, weight) for path, weight in loras]
     loaded = itertools.count(1)
 
+    def stored(key: str) -> torch.Tensor:
+        assert base is not None
+        if key not in base:
+            base[key] = tensors[key].to(device)
+        return base[key]
+
     def load(module: nn.Module, prefix: str, keys: Iterable[str]) -> nn.Module:
         def merge(key: str, tensor: torch.Tensor) -> torch.Tensor:
             if on_tensor is not None:
@@ -178,8 +192,8 @@ def open_dit(
                 tensor = lora.merge(prefix + key, tensor)
             return tensor
 
-        own = {key.removeprefix(prefix): tensors[key] for key in keys}
-        return _with_exact_norms(fill(module, own, device=device, dtype=dtype, change=merge))
+        own = {key.removeprefix(prefix): tensors[key] if base is None else stored(key) for key in keys}
+        return with_exact_norms(fill(module, own, device=device, dtype=dtype, change=merge))
 
     blocks, dit.blocks = list(dit.blocks), nn.ModuleList()
     load(dit, "", [key for key in tensors if not key.startswith("blocks.")])
@@ -194,6 +208,18 @@ def open_dit(
             yield cast("DiTBlock", load(blocks.pop(0), prefix, keys))  # no variable keeps a block
 
     return dit, load_in_turn()
+
+
+def dit_on_meta(
+    files: Sequence[Path], adapter: Path, *, dtype: torch.dtype = torch.bfloat16
+) -> tuple[WanModel, list[DiTBlock]]:
+    """What `open_dit` returns, on the meta device: of the sizes that the files have, without weights."""
+    tensors, sizes = _open(files, _DIT_KEYS, "Wan transformer", "dit")
+    dit = _build_dit(tensors, sizes, files)
+    dit.control_adapter = build_camera_encoder(split_adapter(adapter).camera, dit.dim, adapter)  # pyright: ignore[reportAttributeAccessIssue]
+    with_exact_norms(dit.to(dtype)).eval().requires_grad_(False)
+    blocks, dit.blocks = cast("list[DiTBlock]", list(dit.blocks)), nn.ModuleList()
+    return dit, blocks
 
 
 def _open(
@@ -228,7 +254,7 @@ def network_tensors(source: Path | Sequence[Path]) -> dict[str, StoredTensor]:
     return own.tensors
 
 
-def _with_exact_norms(module: nn.Module) -> nn.Module:
+def with_exact_norms(module: nn.Module) -> nn.Module:
     """Keep LayerNorms in float32: they are small, and a CPU cannot mix half precision weights with exact inputs."""
     for part in module.modules():
         if isinstance(part, nn.LayerNorm):
@@ -300,7 +326,7 @@ def load_image_encoder(
         vision_layers=_count_blocks(tensors, "visual.transformer."),
     )
     model = cast(nn.Module, encoder.model)
-    _with_exact_norms(load_strictly(model, tensors, file, device=device, dtype=dtype, on_tensor=on_tensor))
+    with_exact_norms(load_strictly(model, tensors, file, device=device, dtype=dtype, on_tensor=on_tensor))
     return encoder
 
 

@@ -1,8 +1,8 @@
 """Block streaming: offloads transformer blocks to the host's memory, and copies each to the GPU just before its turn.
 
-Each block's weights are one page-locked piece of host memory. While a block computes, the next one's weights are copied
-into the other of two buffers on the device, on a stream of their own. A block must be called once in its turn for all
-prompts, or the copy would have less work to overlap with.
+Each block's weights are one piece of host memory per type, page-locked as far as the host can spare it. While a block
+computes, the next one's weights are copied into the other of two buffers on the device, on a stream of their own. A
+block must be called once in its turn for all prompts, or the copy would have less work to overlap with.
 """
 
 from __future__ import annotations
@@ -14,20 +14,54 @@ import torch
 from torch import nn
 
 
+class PinnedMemory:
+    """Page-locks pieces of the host's memory, as long as they stay within a limit together.
+
+    Copies from other memory are slower and do not overlap with other work; page-locked memory cannot be swapped, and a
+    host that runs short of it stands still.
+    """
+
+    def __init__(self, limit: int):
+        """Lock at most ``limit`` bytes."""
+        self._left = limit
+
+    def lock(self, memory: torch.Tensor) -> bool:
+        """Page-lock a piece where it is, unless it exceeds the limit."""
+        size = memory.numel() * memory.element_size()
+        if size > self._left:
+            return False
+        self._left -= size
+        _page_lock(memory)
+        return True
+
+
 class BlockStreaming:
     """Streams all blocks but the first ``resident`` ones."""
 
-    def __init__(self, blocks: Sequence[nn.Module], device: torch.device, resident: int = 0, *, cyclic: bool = True):
+    def __init__(
+        self,
+        blocks: Sequence[nn.Module],
+        device: torch.device,
+        resident: int = 0,
+        *,
+        cyclic: bool = True,
+        pinned: PinnedMemory | None = None,
+    ):
         """Take over the parameters of blocks of equal layout, which compute on ``device``.
 
         With ``cyclic``, the first block is fetched again while the last one computes; else the buffers are freed then.
+        For a GPU, the weights are page-locked within the limit of ``pinned``, or all of them.
         """
         self._device = device
         self._cyclic = cyclic
         self._blocks = list(blocks[resident:])
         for block in blocks[:resident]:
             block.to(device)
-        self._host = [_pack(block, device) for block in self._blocks]
+        self._host = [_pack(block) for block in self._blocks]
+        if device.type == "cuda":
+            for piece in self._host:
+                for memory in piece.values():
+                    _page_lock(memory) if pinned is None else pinned.lock(memory)
         self._buffers: list[dict[torch.dtype, torch.Tensor]] = []
         # Of blocks that are in a buffer or being copied: the buffer's number, and the end of the copy.
         self._buffered: dict[int, tuple[int, torch.cuda.Event | None]] = {}
@@ -47,6 +81,13 @@ class BlockStreaming:
             for piece in self._host:
                 for memory in piece.values():
                     _page_unlock(memory)
+
+    @torch.inference_mode()
+    def pause(self) -> None:
+        """Free the buffers on the device until a block is called again."""
+        if self._copy_stream is not None:
+            torch.cuda.synchronize(self._device)
+        self._release()
 
     def _before(self, index: int, *_: object) -> None:
         """Before block ``index`` computes: wait for its weights, and start to fetch the next ones."""
@@ -90,8 +131,47 @@ class BlockStreaming:
         self._buffers, self._buffered = [], {}
 
 
-def _pack(block: nn.Module, device: torch.device) -> dict[torch.dtype, torch.Tensor]:
-    """Pack a block's parameters into a flat tensor per type, page-locked for a GPU; they become views of it."""
+class HostCopy:
+    """Weights that never change, in the host's memory: a network on the device is parked there, and comes back.
+
+    In inference mode, as all weights are loaded: torch does not compute with a parameter that is of that mode by half.
+    """
+
+    @torch.inference_mode()
+    def __init__(self, parts: Sequence[nn.Module], device: torch.device, pinned: PinnedMemory | None = None):
+        """Copy the parameters of modules, which stay in the host's memory from now on.
+
+        For a GPU, they are page-locked within the limit of ``pinned``, or all of them.
+        """
+        self._device, self._parts = device, list(parts)
+        self._host = [_pack(part) for part in self._parts]
+        if device.type == "cuda":
+            for piece in self._host:
+                for memory in piece.values():
+                    _page_lock(memory) if pinned is None else pinned.lock(memory)
+
+    @torch.inference_mode()
+    def park(self) -> None:
+        """Use the copy, and free the device's memory."""
+        for part, piece in zip(self._parts, self._host, strict=True):
+            _bind(part, piece)
+
+    @torch.inference_mode()
+    def bring_back(self) -> None:
+        """Copy the weights to the device again, at the rate of its bus."""
+        for part, piece in zip(self._parts, self._host, strict=True):
+            _bind(part, {dtype: memory.to(self._device, non_blocking=True) for dtype, memory in piece.items()})
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+    def release(self) -> None:
+        """Unlock the host's memory, before this is dropped."""
+        for memory in (memory for piece in self._host for memory in piece.values()):
+            _page_unlock(memory)
+
+
+def _pack(block: nn.Module) -> dict[torch.dtype, torch.Tensor]:
+    """Pack a block's parameters into a flat tensor per type; they become views of it."""
     packed = {}
     for dtype in {parameter.dtype for parameter in block.parameters()}:
         parameters = [parameter for parameter in block.parameters() if parameter.dtype == dtype]
@@ -100,8 +180,6 @@ def _pack(block: nn.Module, device: torch.device) -> dict[torch.dtype, torch.Ten
         for parameter in parameters:
             packed[dtype][start : start + parameter.numel()].copy_(parameter.detach().flatten())
             start += parameter.numel()
-        if device.type == "cuda":
-            _page_lock(packed[dtype])
     _bind(block, packed)
     return packed
 
@@ -109,7 +187,7 @@ def _pack(block: nn.Module, device: torch.device) -> dict[torch.dtype, torch.Ten
 def _page_lock(memory: torch.Tensor) -> None:
     """Page-lock memory where it is, since torch's own page-locked memory comes in powers of two.
 
-    If the system refuses, copies are slower and do not overlap with other work.
+    If the system refuses, the memory stays as it is.
     """
     if (runtime := torch.cuda.cudart()) is not None:
         runtime.cudaHostRegister(memory.data_ptr(), memory.numel() * memory.element_size(), 0)

@@ -10,8 +10,9 @@ rounding of 40 blocks would add up. Only with fp8 matmuls, which are far less ex
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -19,9 +20,13 @@ from torch import nn
 from torch.nn import functional
 
 from ex4d.generation.wan.kernels import fused
+from ex4d.generation.wan.kernels.attention_choice import Attend, choose_attention
 from ex4d.generation.wan.kernels.fused import CrossAttentionKV
 from ex4d.generation.wan.kernels.matmul import fp8_products
 from ex4d.generation.wan.transformer_block import Angles, Block, ContextLayers, Stream
+from ex4d.weights.checkpoints import require_layout, shapes_of
+from ex4d.weights.errors import CheckpointError
+from ex4d_core.wan_settings import AttentionName
 
 if TYPE_CHECKING:
     from diffsynth.models.wan_video_dit import DiTBlock, WanModel
@@ -42,6 +47,7 @@ class PreparedConditioning:
         prompts: keys and values for each block, of the positive prompt and, with guidance, of the negative one.
         angles: of all tokens.
         grid: (F, h, w) in patches; N is their product.
+        attend: self-attention in the place of the dense one; None: dense.
     """
 
     image_latents: torch.Tensor
@@ -50,6 +56,7 @@ class PreparedConditioning:
     prompts: list[list[CrossAttentionKV]]
     angles: Angles
     grid: tuple[int, int, int]
+    attend: Attend | None = None
 
 
 class Transformer:
@@ -69,6 +76,9 @@ class Transformer:
         fp8: bool = False,
         fp8_attention: bool = False,
         blocks_stay: bool = True,
+        contexts_stay: bool = True,
+        chunk_rows: int | None = None,
+        weights: Mapping[str, torch.Tensor] | None = None,
     ):
         """Take over a network, as `networks.open_dit` returns it, for nothing else to use.
 
@@ -77,14 +87,21 @@ class Transformer:
             fp8: matmuls of the blocks in fp8, as far as the device has them; see `kernels.matmul.fp8_products`.
             fp8_attention: with ``fp8``, self-attention in fp8 too, where it is supported.
             blocks_stay: keep the blocks on the device; if not, they are in the host's memory, to be streamed.
+            contexts_stay: the same of the contexts.
+            chunk_rows: how many tokens go through the feed-forward layers at once, where memory is short; None for all.
+            weights: from `weights`, on their devices; then ``dit`` and ``blocks`` are on the meta device.
+
+        Raises:
+            CheckpointError: ``weights`` are of another transformer.
         """
         self.device = torch.device(device) if device is not None else next(dit.parameters()).device
+        built_on = torch.device("meta") if weights is not None else self.device
         self.dtype = dit.patch_embedding.weight.dtype
         products = fp8_products(self.device) if fp8 else None
         self.stream_dtype = self.dtype if products else torch.float32
         remaining = cast("Iterator[DiTBlock]", iter(blocks))
         dit.blocks = nn.ModuleList()
-        self.dit = dit.to(self.device)
+        self.dit = dit.to(built_on)
         self._tables = [
             (torch.view_as_real(table) if table.is_complex() else table).float().to(self.device) for table in dit.freqs
         ]
@@ -93,15 +110,47 @@ class Transformer:
         self.blocks: list[Block] = []
         # One at a time: all of DiffSynth's blocks may fit neither the device's nor the host's memory.
         while (block := next(remaining, None)) is not None:
-            block.to(self.device)
+            block.to(built_on)
             modulations.append(block.modulation.detach()[0])
-            target = self.device if blocks_stay else "cpu"
-            self.contexts.append(ContextLayers(block).to(target))
-            self.blocks.append(Block(block, fp8=products, fp8_attention=fp8_attention).to(target))
+            self.contexts.append(ContextLayers(block).to(built_on if contexts_stay or weights is not None else "cpu"))
+            own = Block(block, fp8=products, fp8_attention=fp8_attention, chunk_rows=chunk_rows)
+            self.blocks.append(own.to(built_on if blocks_stay or weights is not None else "cpu"))
             del block
         self._modulation = torch.stack(modulations)
+        if weights is not None:
+            self._take(weights)
 
-    def prepare(self, conditioning: WindowConditioning) -> PreparedConditioning:
+    def parts(self) -> Iterator[tuple[str, nn.Module]]:
+        """All that has weights, with the beginning of their names."""
+        yield "dit.", self.dit
+        for number, (context, block) in enumerate(zip(self.contexts, self.blocks, strict=True)):
+            yield f"contexts.{number}.", context
+            yield f"blocks.{number}.", block
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """All weights as they are now, LoRAs merged and in 8 bits where they are: from these it can be built again."""
+        found = {
+            prefix + name: value.detach() for prefix, part in self.parts() for name, value in part.state_dict().items()
+        }
+        return {**found, "modulation": self._modulation}
+
+    def use_fp8_attention(self, chosen: bool) -> None:
+        """Compute self-attention in fp8 from now on, where the matmuls are; or no longer."""
+        for block in self.blocks:
+            block.fp8_attention = chosen and block.fp8
+
+    def _take(self, weights: Mapping[str, torch.Tensor]) -> None:
+        expected = self.weights()
+        require_layout(weights, shapes_of(expected), Path("the converted file"), "transformer")
+        if wrong := [key for key, value in expected.items() if weights[key].dtype != value.dtype]:
+            raise CheckpointError(f"the converted file has {len(wrong)} tensors of another type ({wrong[0]})")
+        for prefix, part in self.parts():
+            own = {name: weights[prefix + name] for name in part.state_dict()}
+            part.load_state_dict(own, assign=True)
+            part.requires_grad_(False).eval()
+        self._modulation = weights["modulation"]
+
+    def prepare(self, conditioning: WindowConditioning, attention: AttentionName = "dense") -> PreparedConditioning:
         """Compute what a window's steps share, in the same precision context as `velocities`."""
         dit = self.dit
         frames, height, width = conditioning.image_latents.shape[2:]
@@ -123,7 +172,10 @@ class Transformer:
             image.append(of_image)
             for prompt, keys in zip(prompts, of_texts, strict=True):
                 prompt.append(keys)
-        return PreparedConditioning(conditioning.image_latents, camera, image, prompts, self._angles(grid), grid)
+        attend = choose_attention(attention, grid, self.device)
+        return PreparedConditioning(
+            conditioning.image_latents, camera, image, prompts, self._angles(grid), grid, attend
+        )
 
     def encode_camera(self, control_latents: torch.Tensor) -> torch.Tensor | None:
         """Map (1, 32, F, h, w) to (1, C, F, h / 2, w / 2); None without a camera encoder."""
@@ -213,6 +265,7 @@ class Transformer:
                 [prepared.prompts[prompt][number] for prompt in running],
                 prepared.angles,
                 shard,
+                prepared.attend,
             )
             streams.update(zip(running, results, strict=True))
 

@@ -16,9 +16,11 @@ from torch import nn
 
 from ex4d.generation.wan.kernels import fused
 from ex4d.generation.wan.kernels.attention import attention
+from ex4d.generation.wan.kernels.attention_choice import Attend
 from ex4d.generation.wan.kernels.fp8_attention import fp8_attention, norm_factor, supports_fp8_attention
 from ex4d.generation.wan.kernels.fused import FP8_MAX, CrossAttentionKV
 from ex4d.generation.wan.kernels.matmul import Fp8Products, merge_linear
+from ex4d.weights.notes import note_once
 
 if TYPE_CHECKING:
     from diffsynth.models.wan_video_dit import DiTBlock
@@ -57,10 +59,21 @@ class ContextLayers(nn.Module):
 class Block(nn.Module):
     """A block's layers that run at every step; with ``fp8`` and ``fp8_attention``, computed in fp8."""
 
-    def __init__(self, block: DiTBlock, *, fp8: Fp8Products | None = None, fp8_attention: bool = False):
+    def __init__(
+        self,
+        block: DiTBlock,
+        *,
+        fp8: Fp8Products | None = None,
+        fp8_attention: bool = False,
+        chunk_rows: int | None = None,
+    ):
         super().__init__()
+        self.chunk_rows = chunk_rows
         self_attn, ffn = block.self_attn, cast(Sequence[nn.Linear], block.ffn)
-        factors = [norm_factor(norm.weight.detach()) for norm in (self_attn.norm_q, self_attn.norm_k)]
+        norms = [norm.weight.detach() for norm in (self_attn.norm_q, self_attn.norm_k)]
+        # On the meta device there are no values yet.
+        factors = [1.0 if weight.is_meta else norm_factor(weight) for weight in norms]
+        factors[1] /= 2  # keys without their mean may be twice as large
         self.factors = nn.Parameter(torch.tensor(factors, device=self_attn.q.weight.device), requires_grad=False)
         # Whether rows between the layers are in fp8, too.
         self.fp8 = fp8 in ("scaled rows", "scaled results")
@@ -86,6 +99,7 @@ class Block(nn.Module):
         texts: Sequence[CrossAttentionKV],
         angles: Angles,
         shard: PassShard | None = None,
+        attend: Attend | None = None,
     ) -> list[Stream]:
         """Run the block for all prompts.
 
@@ -93,10 +107,12 @@ class Block(nn.Module):
             streams: of each prompt; changed in place. One object for all while they are equal.
             modulation: (6, C) float32.
             angles: of all tokens; with a ``shard``, the streams have a part of them.
+            attend: self-attention in the place of the dense one.
         """
         shared = len(streams) > 1 and all(stream is streams[0] for stream in streams)
         attended = [
-            self._self_attention(stream, modulation, angles, shard) for stream in streams[: 1 if shared else None]
+            self._self_attention(stream, modulation, angles, shard, attend)
+            for stream in streams[: 1 if shared else None]
         ]
         if shared:
             x, added, gate = attended[0]
@@ -107,12 +123,18 @@ class Block(nn.Module):
         ]
 
     def _self_attention(
-        self, stream: Stream, modulation: torch.Tensor, angles: Angles, shard: PassShard | None
+        self,
+        stream: Stream,
+        modulation: torch.Tensor,
+        angles: Angles,
+        shard: PassShard | None,
+        attend: Attend | None,
     ) -> Stream:
         x, added, gate = stream
         shift, scale, own_gate = modulation[:3]
-        rows = self._residual_norm(x, added, gate, scale, shift, self.epsilon)
-        return x, self.o(self._attend(self.qkv(rows), angles, shard)), own_gate
+        # No variable keeps the rows: attention takes the most memory, and needs them no more.
+        qkv = self.qkv(self._residual_norm(x, added, gate, scale, shift, self.epsilon))
+        return x, self.o(self._attend(qkv, angles, shard, attend)), own_gate
 
     def _cross_attention_and_ffn(
         self, stream: Stream, modulation: torch.Tensor, image: CrossAttentionKV, text: CrossAttentionKV
@@ -124,29 +146,57 @@ class Block(nn.Module):
         attended = fused.cross_attention(self.cross_q(rows), image, text, self.norm_epsilon, self.head_dim)
         added = self.cross_o(self._rows(attended))
         rows = self._residual_norm(x, added, None, scale, shift, self.epsilon)
-        if self.fp8:
-            return x, self.down(fused.quantize_fp8(self.up(rows), gelu=True)), own_gate
-        return x, self.down(self.up(rows, gelu=True)), own_gate
+        return x, self._feed_forward(rows), own_gate
 
-    def _attend(self, qkv: torch.Tensor, angles: Angles, shard: PassShard | None) -> fused.Rows:
+    def _feed_forward(self, rows: fused.Rows) -> torch.Tensor:
+        """Map rows (N, C) to (N, C), in chunks where that is asked for: the values between are wider."""
+        if self.chunk_rows is None:
+            return self._feed_chunk_forward(rows)
+        if isinstance(rows, tuple):
+            chunks = zip(*(part.split(self.chunk_rows) for part in rows), strict=True)
+        else:
+            chunks = iter(rows.split(self.chunk_rows))
+        result, start = None, 0
+        for chunk in chunks:
+            made = self._feed_chunk_forward(chunk)
+            if result is None:
+                count = len(rows[0] if isinstance(rows, tuple) else rows)
+                result = made.new_empty(count, made.shape[1])
+            result[start : start + len(made)] = made
+            start += len(made)
+        assert result is not None, "there are no shots without tokens"
+        return result
+
+    def _feed_chunk_forward(self, rows: fused.Rows) -> torch.Tensor:
+        if self.fp8:
+            return self.down(fused.quantize_fp8(self.up(rows), gelu=True))
+        return self.down(self.up(rows, gelu=True))
+
+    def _attend(self, qkv: torch.Tensor, angles: Angles, shard: PassShard | None, attend: Attend | None) -> fused.Rows:
         """Norm, rotate and attend: (N, 3 C) to (N, C)."""
         own, total, heads = slice(0, len(qkv)), len(angles[0]), qkv.shape[1] // 3 // self.head_dim
         if shard is not None:
             own = shard.token_slice(total)
-        factors = None
-        if self.fp8_attention and supports_fp8_attention(total, heads * self.head_dim, self.head_dim, qkv.device):
+        factors, means = None, None
+        dense_in_fp8 = self.fp8_attention and attend is None
+        if dense_in_fp8 and supports_fp8_attention(total, heads * self.head_dim, self.head_dim, qkv.device):
             absmax = fused.value_absmax(qkv)
             absmax = absmax if shard is None else shard.all_reduce_max(absmax)
             factors = torch.cat([self.factors, FP8_MAX / absmax.clamp_min(1e-12)])
+        elif self.fp8_attention:
+            note_once(f"{qkv.device} has no attention in fp8 for {total} tokens: it is computed in bf16")
         own_angles = (angles[0][own], angles[1][own])
-        rotated = fused.qk_norm_rope(
-            qkv, self.query_weight, self.key_weight, own_angles, self.norm_epsilon, self.head_dim, factors
-        )
+        norms = (self.query_weight, self.key_weight, own_angles, self.norm_epsilon, self.head_dim)
+        if factors is not None:
+            # What all keys have in common changes no weight of a softmax, but takes fp8's few bits.
+            sums = fused.key_sums(qkv, *norms[1:])
+            means = (sums if shard is None else shard.all_reduce_sum(sums)) / total
+        rotated = fused.qk_norm_rope(qkv, *norms, factors, means)
         if shard is not None:
             rotated = shard.tokens_to_heads(rotated, total, self.head_dim)
         if factors is None:
             query, key, value = rotated.chunk(3, dim=1)
-            attended, scales = attention(query, key, value, self.head_dim), None
+            attended, scales = (attend or attention)(query, key, value, self.head_dim), None
         else:
             attended, scales = fp8_attention(rotated, factors, self.head_dim)
         if shard is not None:

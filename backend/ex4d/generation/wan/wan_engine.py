@@ -16,24 +16,29 @@ from ex4d.generation.wan import WAN_LICENCE, require_small_model
 from ex4d.generation.wan.camera_encoder import LATENT_CHANNELS
 from ex4d.generation.wan.color_hold import ColorHold
 from ex4d.generation.wan.conditioning import LATENT_FRAMES, WindowPixels, WorkingSize, latent_count
-from ex4d.generation.wan.decoding import decode_in_order, to_uint8_images
+from ex4d.generation.wan.decoding import to_uint8_images
 from ex4d.generation.wan.denoising import denoise
 from ex4d.generation.wan.encoders import files_identity
 from ex4d.generation.wan.enlarging import INTERPOLATION, Enlarger, create_enlarger
 from ex4d.generation.wan.errors import GenerationError
+from ex4d.generation.wan.kernels.attention_choice import require_attention
 from ex4d.generation.wan.loaded_networks import LoadedNetworks, networks_for
 from ex4d.generation.wan.network_choice import NetworkChoice
 from ex4d.generation.wan.networks import require_diffsynth
 from ex4d.generation.wan.parallel.group import RankLostError
 from ex4d.generation.wan.parallel.processes import WindowWork
 from ex4d.generation.wan.progress_report import ProgressReporter
+from ex4d.generation.wan.tiny_decoder import TinyDecoder, load_tiny_decoder
 from ex4d.generation.wan.window_encoding import WindowEncoder, nothing_seen
 from ex4d.generation.wan.windows import Window, WindowEnd, lengths_of_windows, split_into_windows
+from ex4d.generation.wan.work_parts import AHEAD_OF_BLOCKS, WorkParts, reported_calls
 from ex4d.machine import MachineSettings
 from ex4d.raster import RenderedFrame
 from ex4d.weights.catalogue import PARTS
+from ex4d.weights.converted import converted_weights
+from ex4d.weights.errors import CheckpointError
 from ex4d.weights.notes import note_once
-from ex4d.weights.places import find_adapter, find_lora, find_wan_files, lora_part
+from ex4d.weights.places import find_adapter, find_lora, find_tiny_decoder, find_wan_files, lora_part
 from ex4d_core.final_sizes import generation_size
 from ex4d_core.licences import Licence
 from ex4d_core.wan_settings import WanSettings
@@ -50,23 +55,31 @@ class WanEngine:
     Attributes:
         networks: what it runs on; they stay loaded for the next job that needs the same.
         encoder: of the windows.
+        tiny_decoder: of the images of steps and, with the setting of that name, of the frames; None without its file.
         enlarging: how frames get to the take's size, for people.
     """
 
     name = "wan"
     licence = WAN_LICENCE
 
-    def __init__(self, settings: WanSettings, networks: LoadedNetworks, enlarger: Enlarger = INTERPOLATION):
+    def __init__(
+        self,
+        settings: WanSettings,
+        networks: LoadedNetworks,
+        enlarger: Enlarger = INTERPOLATION,
+        tiny_decoder: TinyDecoder | None = None,
+    ):
         self.settings = settings
         self.enlarging = enlarger.name
         self._enlarger = enlarger
+        self.tiny_decoder = tiny_decoder
         self.networks = networks
         self.encoder = WindowEncoder(networks, settings)
 
     @property
     def precision(self) -> str:
         """Of the transformer, as this machine has it: fp8 is less where a GPU has no such products."""
-        return self.networks.arithmetic
+        return self.networks.arithmetic.words
 
     def generate(
         self,
@@ -91,13 +104,13 @@ class WanEngine:
         settings = self.settings
         for prompt, name in self._prompts():
             self.networks.tokenizer(prompt, name)  # a prompt that is too long fails before anything is rendered
-        if self.precision != settings.precision:
-            note_once(
-                f"{self.networks.device} does not multiply in fp8 with a scale per row, so that the precision "
-                f"{settings.precision} is: {self.precision}"
-            )
-        progress = ProgressReporter(on_progress, settings, count)
+        for shortfall in self.networks.arithmetic.shortfalls(str(self.networks.device)):
+            note_once(shortfall)
+        if settings.tiny_decoder and self.tiny_decoder is None:
+            note_once("no tiny decoder is here, so that the VAE decodes: fetch it with ex4d models fetch tiny_decoder")
+        progress = ProgressReporter(on_progress, settings, count, self.precision)
         self.networks.on_load = progress.report_load
+        self.networks.on_encode, self.networks.on_decode = progress.report_encode, progress.report_decode
         size, embeds, end = None, [], None
         kept = state.load() if state is not None else {}
         complete = 0
@@ -187,8 +200,28 @@ class WanEngine:
         shown = _least_visible_latent(pixels, window.known)
         del pixels  # gigabytes for long windows of large frames
 
+        steps = 0
+        put_off: list[BaseException] = []
+
+        def on_block(done: int, total: int) -> None:
+            if put_off:
+                return
+            try:
+                progress.report_part(window.number, steps, done, total)
+            except BaseException as error:
+                # The other ranks are in the middle of this step, and can only be stopped after it.
+                if ranks is None:
+                    raise
+                put_off.append(error)
+
         def on_step(done: int, pred_original_sample: torch.Tensor, seconds: float) -> None:
-            progress.report_step(window.number, done, seconds, lambda: to_rgb.image(pred_original_sample, shown))
+            nonlocal steps
+            steps = done
+            parts.restart()
+            if put_off:
+                raise put_off[0]
+            sketch = self.tiny_decoder or to_rgb
+            progress.report_step(window.number, done, seconds, lambda: sketch.image(pred_original_sample, shown))
 
         noise = self._noise(window, size)
         ranks = networks.rank_processes
@@ -198,15 +231,17 @@ class WanEngine:
             transformer = networks.transformer
             if window.number == 0:
                 progress.report_warm_up()  # again, since loading came between
-            latents = denoise(
-                transformer,
-                noise.to(networks.device),
-                conditioning,
-                settings,
-                precision=networks.precision,
-                on_step=on_step,
-                group=None if ranks is None else ranks.group,
-            )
+            parts = WorkParts(on_block, len(transformer.blocks), networks.device, AHEAD_OF_BLOCKS)
+            with reported_calls(transformer.blocks, parts):
+                latents = denoise(
+                    transformer,
+                    noise.to(networks.device),
+                    conditioning,
+                    settings,
+                    precision=networks.precision,
+                    on_step=on_step,
+                    group=None if ranks is None else ranks.group,
+                )
         except RankLostError as lost:
             raise (lost if ranks is None else ranks.failure(lost)) from lost
         finally:
@@ -230,19 +265,27 @@ class WanEngine:
             yield from zip(frames.split(1), held.split(1), strict=True)
             start += len(frames)
 
+    def _decoder(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
+        if self.tiny_decoder is not None and self.settings.tiny_decoder:
+            return self.tiny_decoder.decode_in_order(latents)
+        return self.networks.decode(latents)
+
     def _decode(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
         """Yield checked frames (n, 3, H, W), those of one latent after the other."""
+        yielded = 0
         while True:
-            yielded = False
             try:
-                for frames in decode_in_order(self.networks.vae, latents, self.networks.precision):
+                for frames in islice(self._decoder(latents), yielded, None):
                     if not torch.isfinite(frames).all():
                         raise GenerationError("the VAE produced NaN or infinity: check its file with ex4d models check")
-                    yielded = True
+                    yielded += 1
                     yield frames
                 return
             except torch.OutOfMemoryError as error:
                 reason = str(error).splitlines()[0]
+            if self.networks.decode_alone():
+                note_once(f"memory ran out in decoding ({reason}): {self.networks.device} decodes alone")
+                continue
             if yielded:
                 raise GenerationError(
                     f"{self.networks.device} ran out of memory while decoding ({reason}): choose a smaller max_pixels"
@@ -308,9 +351,10 @@ def create_wan_engine(
     if first == "cpu":
         require_small_model(lambda: find_wan_files(machine.models, chosen, machine.model_path))
     files = find_wan_files(machine.models, chosen, machine.model_path)
-    loras = tuple((find_lora(machine.models, lora.name), lora.weight) for lora in settings.loras)
+    loras = tuple((find_lora(machine.models, lora.name, machine.model_path), lora.weight) for lora in settings.loras)
     enlarger = create_enlarger(settings.upscaler, machine.models, first)
     require_diffsynth()
+    require_attention(settings.attention, first)
     paths = (*files.dit, *files.text_encoder, files.tokenizer, files.image_encoder, files.vae, files.ex4d)
     choice = NetworkChoice(
         files,
@@ -321,5 +365,19 @@ def create_wan_engine(
         identity=files_identity(*paths, *(path for path, _ in loras)),
         further_devices=tuple(further),
         vram_limit_gb=machine.vram_limit_gb,
+        compile_vae=machine.compile_vae,
+        converted=converted_weights(machine),
     )
-    return WanEngine(settings, networks_for(choice), enlarger)
+    return WanEngine(settings, networks_for(choice), enlarger, _tiny_decoder(machine, choice))
+
+
+def _tiny_decoder(machine: MachineSettings, choice: NetworkChoice) -> TinyDecoder | None:
+    """The tiny decoder, where its file is here and whole: a take does not need it."""
+    path = find_tiny_decoder(machine.models, machine.model_path)
+    if path is None:
+        return None
+    try:
+        return load_tiny_decoder(path, device=choice.device, dtype=choice.dtype)
+    except CheckpointError as error:
+        note_once(f"the tiny decoder is not used: {error}")
+        return None

@@ -15,8 +15,11 @@ from ex4d.generation.wan.conditioning import (
     window_pixels,
 )
 from ex4d.generation.wan.decoding import LatentToRgb, encode_video
+from ex4d.generation.wan.encode_cache import encodes
+from ex4d.generation.wan.encoders import files_identity
 from ex4d.generation.wan.loaded_networks import LoadedNetworks
 from ex4d.generation.wan.windows import Window, WindowEnd
+from ex4d.generation.wan.work_parts import PartCallback
 from ex4d_core.errors import RequestError
 from ex4d_core.wan_settings import WanSettings
 
@@ -54,13 +57,13 @@ class WindowEncoder:
             known = before.frames.transpose(0, 1)[None].to(pixels.color)
             if self._known:
                 pixels = pixels.with_known(known)
-        image_embeds = networks.image_embedding(known[:, :, 0])
-        frames = pixels.color.shape[2]
-        vae = networks.vae
-        with networks.precision():
-            color = encode_video(vae, pixels.color, networks.device)
-            mask = encode_video(vae, pixels.mask, networks.device)
-            known_then_grey = encode_video(vae, image_to_video_input(known, frames), networks.device)
+        first, frames, files = known[:, :, 0], pixels.color.shape[2], networks.choice.files
+        owner = "image encoder", files_identity(files.image_encoder), networks.choice.dtype
+        image_embeds = encodes.find_or_make(owner, first, lambda: networks.image_embedding(first))
+        on_part = [_share(networks.on_encode, number, 3) for number in range(3)]
+        color = self._encoded(pixels.color, frames, on_part[0])
+        mask = self._encoded(pixels.mask, frames, on_part[1])
+        known_then_grey = self._encoded(known, frames, on_part[2])
         # The VAE's encoder is causal, so these are the latents of the known frames alone.
         known_latents = known_then_grey[:, :, : latent_count(known.shape[2])]
         if before is not None and before.latents is not None:
@@ -89,10 +92,26 @@ class WindowEncoder:
         carried = before.latents[:, :, 1:].to(encoded)
         if before.decoded is None:
             return carried
+        decoded = before.decoded.transpose(0, 1)[None].to(self._networks.device)
+        return carried + encoded[:, :, 1:] - self._encoded(decoded, decoded.shape[2])[:, :, 1:]
+
+    def _encoded(self, video: torch.Tensor, frames: int, on_part: PartCallback | None = None) -> torch.Tensor:
+        """Latents of a video (1, 3, T, H, W) that goes on in mid grey up to ``frames``; see `encode_cache`."""
         networks = self._networks
-        decoded = before.decoded.transpose(0, 1)[None].to(networks.device)
-        with networks.precision():
-            return carried + encoded[:, :, 1:] - encode_video(networks.vae, decoded, networks.device)[:, :, 1:]
+        owner = "vae", files_identity(networks.choice.files.vae), networks.choice.dtype, frames
+
+        def encode() -> torch.Tensor:
+            with networks.precision():
+                return encode_video(networks.vae, image_to_video_input(video, frames), networks.device, on_part)
+
+        # A mask's channels are one in memory.
+        content = (video[:, :1] if video.stride(1) == 0 else video).to(networks.choice.dtype)
+        return encodes.find_or_make(owner, content, encode)
+
+
+def _share(callback: PartCallback | None, number: int, count: int) -> PartCallback | None:
+    """A callback of the ``number``-th of ``count`` equal works, which reports all of them as one."""
+    return callback and (lambda done, total: callback(number * total + done, count * total))
 
 
 def nothing_seen(when: str = "") -> RequestError:

@@ -13,12 +13,12 @@ import warp as wp
 
 from ex4d.raster.warp.cutting import Whole, cut_stretched, shown_source_pixel
 from ex4d.raster.warp.drawing_rims import (
-    RIM_TRIANGLES,
-    TRIANGLES,
-    draw_triangle,
-    draw_unsnapped_triangle,
+    Ids,
+    draw_rims,
+    draw_solid,
+    draw_unsnapped_split,
     points_of,
-    triangle_of,
+    with_back,
 )
 from ex4d.raster.warp.edge_rules import cross, face_corner, sample_centre
 from ex4d.raster.warp.filling import (
@@ -48,7 +48,7 @@ from ex4d.raster.warp.projection import (
 )
 from ex4d.raster.warp.resolving import clamped, weights_by_ray
 from ex4d.raster.warp.resolving_reference import SEEN_ALPHA
-from ex4d.raster.warp.rims import split_and_back
+from ex4d.raster.warp.rims import back_of, split_of
 from ex4d.raster.warp.simplifying import LOWER_HIDDEN, UPPER_HIDDEN
 from ex4d.raster.warp.unsnapped import draw_homogeneous, signed_volume
 
@@ -144,17 +144,20 @@ def draw_hidden(source: Source, mesh: Mesh, view: View, projected: Projected, wi
 @wp.func
 def draw_split(face: Face, source: Source, view: View, projected: Projected, winners: wp.array2d(dtype=wp.uint64)):
     """Draw a stretched face's rims, which are seen, and the solid between them."""
-    split = split_and_back(source, face, 0, view)
+    split = split_of(source, face, 0)
     if split.exists:
-        points = points_of(split, 0, source, projected, view)
-        for k in range(TRIANGLES):
-            triangle = triangle_of(split, points, k, 0)
-            triangle.id = wp.where(k < RIM_TRIANGLES, SEEN, UNSEEN)
-            triangle.back = UNSEEN
-            if points.are_snapped:
-                draw_triangle(triangle, points, 0, view.height - 1, 0, 1, 0, view, winners)
-            else:
-                draw_unsnapped_triangle(triangle, split, points, 0, view.height - 1, 0, 1, 0, source, view, winners)
+        split.back = back_of(split, source, 0, view)
+        points = with_back(points_of(split, 0, source, projected, view), split, 0, source, view)
+        ids = Ids()
+        ids.near = SEEN
+        ids.far = SEEN
+        ids.solid = UNSEEN
+        last = view.height - 1
+        if points.are_snapped:
+            draw_rims(split, points, ids, 0, last, 0, 1, 0, view, winners)
+            draw_solid(points, ids, 0, last, 0, 1, 0, view, winners)
+        else:
+            draw_unsnapped_split(split, points, ids, 0, last, 0, 1, 0, source, projected, view, winners)
 
 
 @wp.func

@@ -179,13 +179,13 @@ def shown_source_pixel(source: Source, face: Face, frame: int, x: int, y: int, p
 
 
 @wp.func
-def survives(cut: Whole, e_a: float, e_b: float, e_c: float, x: int, y: int, front: bool) -> bool:
+def survives(cut: Whole, x: int, y: int, front: bool) -> bool:
     """Every fragment of a whole face counts."""
     return True
 
 
 @wp.func
-def survives(cut: Cut, e_a: float, e_b: float, e_c: float, x: int, y: int, front: bool) -> bool:  # noqa: F811 (Warp: overloads)
+def survives(cut: Cut, x: int, y: int, front: bool) -> bool:  # noqa: F811 (Warp: overloads)
     """Whether a fragment of a snapped face counts, at x, y in 1/256 pixel: on the front, where a corner reaches."""
     counts = wp.bool(False)
     if front:
@@ -199,12 +199,12 @@ def survives(cut: Cut, e_a: float, e_b: float, e_c: float, x: int, y: int, front
 
 
 @wp.func
-def survives_unsnapped(cut: Whole, e_a: wp.float64, e_b: wp.float64, e_c: wp.float64, front: bool) -> bool:
+def survives_unsnapped(cut: Whole) -> bool:
     """Every fragment of a whole face counts."""
     return True
 
 
 @wp.func
-def survives_unsnapped(cut: Cut, e_a: wp.float64, e_b: wp.float64, e_c: wp.float64, front: bool) -> bool:  # noqa: F811
+def survives_unsnapped(cut: Cut) -> bool:  # noqa: F811
     """Without snapped coordinates no source pixel reaches anywhere."""
     return False

@@ -19,7 +19,10 @@ from ex4d.raster.warp.projection import (
     Projected,
     Source,
     View,
+    block_end,
     cell_face,
+    is_needed,
+    is_needed_face,
     is_obstacle,
     mesh_face,
     nearness,
@@ -58,8 +61,14 @@ def draw_cells(
 ):
     """Draw, or queue, both faces of each cell of the grid: threads are (frame, row, span of columns) of cells."""
     frame, row, first = wp.tid()
-    for column in range(first * span, wp.min(first * span + span, source.columns - 1)):
-        draw_cell(frame, row, column, source, projected, view, work, winners)
+    start = first * span
+    last = wp.min(start + span, source.columns - 1)
+    while start < last:
+        stop = block_end(start, last, view)
+        if is_needed(view, frame, row, row, start, start):
+            for column in range(start, stop):
+                draw_cell(frame, row, column, source, projected, view, work, winners)
+        start = stop
 
 
 @wp.func
@@ -122,7 +131,7 @@ def is_flat_cell(source: Source, frame: int, row: int, column: int) -> bool:
 
 @wp.func
 def queue_stretched(face: int, frame: int, work: Work):
-    """Queue a stretched face that is cut off; without a queue it is not drawn at all."""
+    """Queue a stretched face for `stretched_faces.py`; the `reference` convention has no queue, and draws none."""
     if work.stretched.shape[1] > 0:
         slot = wp.atomic_add(work.counters, frame * COUNTERS + STRETCHED_COUNTER, 1)
         if slot < work.stretched.shape[1]:
@@ -158,7 +167,8 @@ def draw_pieces(source: Source, projected: Projected, view: View, work: Work, wi
             draw_piece(piece, frame, member, work.group_size, source, projected, view, winners)
     else:
         for face in range(group, 2 * cells, work.groups):
-            if is_obstacle(source, view, frame, mesh_face(face, source.rows, source.columns)):
+            found = mesh_face(face, source.rows, source.columns)
+            if is_needed_face(view, frame, found) and is_obstacle(source, view, frame, found):
                 # drawing again what a thread has drawn already changes nothing
                 whole = wp.vec3i(face, 0, view.height - 1)
                 draw_piece(whole, frame, member, work.group_size, source, projected, view, winners)

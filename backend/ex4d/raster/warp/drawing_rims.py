@@ -9,8 +9,17 @@ from __future__ import annotations
 import warp as wp
 
 from ex4d.raster.warp.cutting import Whole
-from ex4d.raster.warp.edge_rules import Corner, cross
-from ex4d.raster.warp.filling import Box, Snapped, draw_small, draw_snapped, may_show, screen_box, snapped
+from ex4d.raster.warp.edge_rules import Corner, cross, face_corner
+from ex4d.raster.warp.filling import (
+    Box,
+    Snapped,
+    clipped_box,
+    draw_small,
+    draw_snapped,
+    may_show,
+    screen_box,
+    snapped,
+)
 from ex4d.raster.warp.projection import (
     BEHIND,
     FAR_OFF,
@@ -36,8 +45,11 @@ from ex4d.raster.warp.rims import (
     NEAR_THIRD,
     SECOND,
     THIRD,
+    Crossing,
     Split,
+    crossing_of,
     is_own,
+    solid_end,
     split_point,
 )
 from ex4d.raster.warp.unsnapped import draw_homogeneous, signed_volume
@@ -52,68 +64,75 @@ RIM_TRIANGLES, TRIANGLES = wp.constant(3), wp.constant(5)
 
 
 @wp.struct
-class Triangle:
-    """A part of a face that is split: its points, turned as the face, and its id in the depth-and-id buffer."""
+class Ids:
+    """The ids of a split face's parts in the depth-and-id buffer."""
 
-    drawn: bool
-    points: wp.vec3i
-    id: int
-    back: int  # the id of its back, which is unseen
+    near: int
+    far: int
+    solid: int  # and the backs of all parts, which are unseen too
 
 
 @wp.struct
 class Points:
-    """A split face's points on the screen."""
+    """A split face's points on the screen; see `rims.py`."""
 
-    x: wp.types.vector(length=9, dtype=wp.int32)
-    y: wp.types.vector(length=9, dtype=wp.int32)
-    w: wp.types.vector(length=9, dtype=wp.float32)
-    are_snapped: bool
+    alone: Snapped
+    second: Snapped
+    third: Snapped
+    near_second: Snapped
+    near_third: Snapped
+    far_second: Snapped
+    far_third: Snapped
+    back_second: Snapped  # as `with_back` sets them
+    back_third: Snapped
+    are_snapped: bool  # the solid's ends lie between two others, and are snapped where those are
     are_joined: bool  # the second and the third: there is no gap between them
 
 
 @wp.func
-def triangle_of(split: Split, points: Points, index: int, face: int) -> Triangle:
-    """One of the `TRIANGLES` of a face by its id: of the corner that is alone, of the two others, and of the solid."""
-    triangle = Triangle()
-    triangle.drawn = True
-    triangle.id = face + STRETCHED
-    triangle.back = face + STRETCHED
-    if index < RIM_TRIANGLES:
-        near = (index == 0) == split.alone_near
-        second = wp.where(near, NEAR_SECOND, FAR_SECOND)
-        third = wp.where(near, NEAR_THIRD, FAR_THIRD)
-        triangle.points = wp.vec3i(ALONE, second, third)
-        if index == 1:
-            triangle.points = wp.vec3i(SECOND, THIRD, third)
-        if index == 2:
-            triangle.points = wp.vec3i(SECOND, third, second)
-        triangle.drawn = (near or not split.at_edge) and (index == 0 or points.are_joined)
-        triangle.id = face + wp.where(near, NEAR_RIM, FAR_RIM)
-    elif index == RIM_TRIANGLES:
-        triangle.points = wp.vec3i(NEAR_SECOND, NEAR_THIRD, BACK_THIRD)
-    else:
-        triangle.points = wp.vec3i(NEAR_SECOND, BACK_THIRD, BACK_SECOND)
-    return triangle
+def ids_of(face: int) -> Ids:
+    """The ids of the parts of a face."""
+    ids = Ids()
+    ids.near = face + NEAR_RIM
+    ids.far = face + FAR_RIM
+    ids.solid = face + STRETCHED
+    return ids
 
 
 @wp.func
 def points_of(split: Split, frame: int, source: Source, projected: Projected, view: View) -> Points:
-    """The points of a split face on the screen."""
+    """The points of a split face on the screen, without the ends of its solid."""
     points = Points()
-    points.are_snapped = True
-    for point in range(9):
-        corner = Snapped()
-        if point <= THIRD:
-            corner = snapped(projected, frame, split.face.corners[point])
-        else:
-            corner = snapped_point(split, point, frame, source, view)
-        points.x[point] = corner.x
-        points.y[point] = corner.y
-        points.w[point] = corner.w
-        if corner.w <= 0.0:
-            points.are_snapped = False
-    points.are_joined = not split.divided or are_close(split, points, frame, source, view)
+    points.alone = snapped(projected, frame, split.face.corners[0])
+    points.second = snapped(projected, frame, split.face.corners[1])
+    points.third = snapped(projected, frame, split.face.corners[2])
+    crossing = crossing_of(split, 1, frame, source)
+    direction = direction_of(crossing, frame, view)
+    points.near_second = snapped_point(direction, crossing.near, frame, view)
+    points.far_second = snapped_point(direction, crossing.far, frame, view)
+    crossing = crossing_of(split, 2, frame, source)
+    direction = direction_of(crossing, frame, view)
+    points.near_third = snapped_point(direction, crossing.near, frame, view)
+    points.far_third = snapped_point(direction, crossing.far, frame, view)
+    of_corners = wp.min(points.alone.w, wp.min(points.second.w, points.third.w))
+    of_near = wp.min(points.near_second.w, points.near_third.w)
+    of_far = wp.min(points.far_second.w, points.far_third.w)
+    points.are_snapped = wp.min(of_corners, wp.min(of_near, of_far)) > 0.0
+    points.are_joined = True
+    if split.divided:
+        points.are_joined = are_close(split, points, frame, source, view)
+    return points
+
+
+@wp.func
+def with_back(points: Points, split: Split, frame: int, source: Source, view: View) -> Points:
+    """The points with the ends of the solid, which `rims.back_of` has told the split."""
+    crossing = crossing_of(split, 1, frame, source)
+    direction = direction_of(crossing, frame, view)
+    points.back_second = snapped_point(direction, solid_end(split, crossing), frame, view)
+    crossing = crossing_of(split, 2, frame, source)
+    direction = direction_of(crossing, frame, view)
+    points.back_third = snapped_point(direction, solid_end(split, crossing), frame, view)
     return points
 
 
@@ -124,29 +143,34 @@ def are_close(split: Split, points: Points, frame: int, source: Source, view: Vi
     Where they are on several surfaces, a camera aside sees a gap between them.
     """
     nearest = wp.float32(0.0)
-    for k in range(SECOND, THIRD + 1):
-        if points.w[k] > 0.0:
+    for k in range(1, 3):
+        w = wp.where(k == 1, points.second.w, points.third.w)
+        if w > 0.0:
             disparity = wp.where(is_own(split, k, True), split.near[k], split.far[k])
-            nearest = wp.max(nearest, points.w[k] / disparity)
+            nearest = wp.max(nearest, w / disparity)
     pixel = wp.max(source.pixel_angles[frame, 0], source.pixel_angles[frame, 1])
     lens = float(wp.max(view.intrinsics[frame][0], view.intrinsics[frame][1]))
     room = CLOSE * nearest * pixel * lens * float(SUBPIXELS) + 1.0
-    x = float(points.x[SECOND]) - float(points.x[THIRD])
-    y = float(points.y[SECOND]) - float(points.y[THIRD])
+    x = float(points.second.x) - float(points.third.x)
+    y = float(points.second.y) - float(points.third.y)
     return x * x + y * y <= room * room
 
 
 @wp.func
-def snapped_point(split: Split, point: int, frame: int, source: Source, view: View) -> Snapped:
-    """One of a split face's points on the screen, as `project_vertex` computes a vertex."""
+def direction_of(crossing: Crossing, frame: int, view: View) -> wp.vec3d:
+    """The direction of a source camera's ray in the new camera's space: all points of a crossing share it."""
+    return camera_direction(wp.vec3(crossing.x, crossing.y, 1.0), view.cameras[frame])
+
+
+@wp.func
+def snapped_point(direction: wp.vec3d, depth_inverse: float, frame: int, view: View) -> Snapped:
+    """A point of a source camera's ray, by its disparity, on the screen, as `project_vertex` computes a vertex."""
     found = Snapped()
     found.w = BEHIND
-    ray = split_point(split, point, frame, source)
     camera = view.cameras[frame]
-    disparity = wp.float64(ray[2])
+    disparity = wp.float64(depth_inverse)
     # The point in the new camera's space, times its disparity in the source camera's.
-    p = camera_direction(wp.vec3(ray[0], ray[1], 1.0), camera)
-    p += wp.vec3d(camera[0, 3], camera[1, 3], camera[2, 3]) * disparity
+    p = direction + wp.vec3d(camera[0, 3], camera[1, 3], camera[2, 3]) * disparity
     if p[2] >= wp.float64(view.near) * disparity:
         intrinsics = view.intrinsics[frame]
         inverse = wp.float64(1.0) / p[2]
@@ -164,126 +188,128 @@ def snapped_point(split: Split, point: int, frame: int, source: Source, view: Vi
 
 
 @wp.func
-def at(points: Points, point: int) -> Snapped:
-    """One of the points."""
-    found = Snapped()
-    found.x = points.x[point]
-    found.y = points.y[point]
-    found.w = points.w[point]
-    return found
-
-
-@wp.func
-def draw_triangle(
-    triangle: Triangle,
-    points: Points,
-    first_row: int,
-    last_row: int,
-    member: int,
-    group_size: int,
-    frame: int,
-    view: View,
-    winners: wp.array2d(dtype=wp.uint64),
-):
-    """Draw a thread's part of some rows of a triangle whose points are snapped."""
-    a = at(points, triangle.points[0])
-    b = at(points, triangle.points[1])
-    c = at(points, triangle.points[2])
-    box = screen_box(a, b, c, view)
-    box.top = wp.max(box.top, first_row)
-    box.bottom = wp.min(box.bottom, last_row)
-    if triangle.drawn and box.left <= box.right and box.top <= box.bottom:
-        id = triangle.id
-        if cross(b.x - a.x, b.y - a.y, c.x - a.x, c.y - a.y) < wp.int64(0):
-            id = triangle.back
-        if box.is_small and group_size == 1:
-            draw_small(id, a, b, c, box, Whole(), frame, view, winners)
-        else:
-            draw_snapped(id, a, b, c, box, member, group_size, Whole(), frame, view, winners)
-
-
-@wp.func
-def shows(triangle: Triangle, points: Points, view: View) -> bool:
-    """Whether a triangle of a face whose points are not all snapped may reach into the image."""
-    a = at(points, triangle.points[0])
-    b = at(points, triangle.points[1])
-    c = at(points, triangle.points[2])
-    return triangle.drawn and may_show(a, b, c, view)
-
-
-@wp.func
-def draw_unsnapped_triangle(
-    triangle: Triangle,
-    split: Split,
-    points: Points,
-    first_row: int,
-    last_row: int,
-    member: int,
-    group_size: int,
-    frame: int,
-    source: Source,
-    view: View,
-    winners: wp.array2d(dtype=wp.uint64),
-):
-    """Draw a thread's part of some rows of a triangle of a face whose points are not all snapped."""
-    if shows(triangle, points, view):
-        p = unsnapped_corner(split, triangle.points[0], frame, source, view)
-        q = unsnapped_corner(split, triangle.points[1], frame, source, view)
-        r = unsnapped_corner(split, triangle.points[2], frame, source, view)
-        draw_homogeneous(
-            wp.where(signed_volume(p, q, r) < wp.float64(0.0), triangle.back, triangle.id),
-            p,
-            q,
-            r,
-            first_row,
-            last_row,
-            member,
-            group_size,
-            Whole(),
-            view,
-            frame,
-            winners,
-        )
-
-
-@wp.func
-def may_show_split(split: Split, points: Points, face: int, view: View) -> bool:
-    """Whether any triangle of a face whose points are not all snapped may reach into the image."""
-    found = wp.bool(False)
-    for k in range(TRIANGLES):
-        if shows(triangle_of(split, points, k, face), points, view):
-            found = True
-    return found
-
-
-@wp.func
-def unsnapped_corner(split: Split, point: int, frame: int, source: Source, view: View) -> Corner:
-    """One of a split face's points for homogeneous edge functions."""
-    corner = Corner()
-    corner.index = point
-    corner.snapped = False
-    corner.point = ray_on_screen(split_point(split, point, frame, source), frame, view)
-    return corner
+def solid_hull(points: Points, view: View) -> Box:
+    """A box around the solid of a face whose points are snapped, before its ends are known: they lie on the way."""
+    a = points.near_second
+    b = points.near_third
+    c = points.far_second
+    d = points.far_third
+    return clipped_box(
+        wp.min(wp.min(a.x, b.x), wp.min(c.x, d.x)) - 1,
+        wp.min(wp.min(a.y, b.y), wp.min(c.y, d.y)) - 1,
+        wp.max(wp.max(a.x, b.x), wp.max(c.x, d.x)) + 1,
+        wp.max(wp.max(a.y, b.y), wp.max(c.y, d.y)) + 1,
+        view,
+    )
 
 
 @wp.func
 def solid_box(points: Points, view: View) -> Box:
     """The box of the solid between a face's rims, whose points are snapped, clipped to the image."""
-    first = screen_box(at(points, NEAR_SECOND), at(points, NEAR_THIRD), at(points, BACK_THIRD), view)
-    second = screen_box(at(points, NEAR_SECOND), at(points, BACK_THIRD), at(points, BACK_SECOND), view)
+    a = points.near_second
+    b = points.near_third
+    c = points.back_second
+    d = points.back_third
+    return clipped_box(
+        wp.min(wp.min(a.x, b.x), wp.min(c.x, d.x)),
+        wp.min(wp.min(a.y, b.y), wp.min(c.y, d.y)),
+        wp.max(wp.max(a.x, b.x), wp.max(c.x, d.x)),
+        wp.max(wp.max(a.y, b.y), wp.max(c.y, d.y)),
+        view,
+    )
+
+
+@wp.func
+def rims_box(points: Points, view: View) -> Box:
+    """A box around a face's rims, whose points are snapped, clipped to the image; the solid's hull lies in it, too."""
+    hull = solid_hull(points, view)
+    corners = screen_box(points.alone, points.second, points.third, view)
     box = Box()
-    box.left = wp.min(first.left, second.left)
-    box.right = wp.max(first.right, second.right)
-    box.top = wp.min(first.top, second.top)
-    box.bottom = wp.max(first.bottom, second.bottom)
+    box.left = wp.min(hull.left, corners.left)
+    box.right = wp.max(hull.right, corners.right)
+    box.top = wp.min(hull.top, corners.top)
+    box.bottom = wp.max(hull.bottom, corners.bottom)
     return box
 
 
 @wp.func
-def draw_solid(
+def draw_rims(
     split: Split,
     points: Points,
-    face: int,
+    ids: Ids,
+    first_row: int,
+    last_row: int,
+    member: int,
+    group_size: int,
+    frame: int,
+    view: View,
+    winners: wp.array2d(dtype=wp.uint64),
+):
+    """Draw a thread's part of some rows of a face's rims, whose points are snapped."""
+    own_second = points.near_second
+    own_third = points.near_third
+    other_second = points.far_second
+    other_third = points.far_third
+    own = ids.near
+    other = ids.far
+    if not split.alone_near:
+        own_second = points.far_second
+        own_third = points.far_third
+        other_second = points.near_second
+        other_third = points.near_third
+        own = ids.far
+        other = ids.near
+    # Of a far side at the image's edge nothing is known.
+    if split.alone_near or not split.at_edge:
+        draw_triangle(
+            own,
+            ids.solid,
+            points.alone,
+            own_second,
+            own_third,
+            first_row,
+            last_row,
+            member,
+            group_size,
+            frame,
+            view,
+            winners,
+        )
+    if points.are_joined and not (split.alone_near and split.at_edge):
+        draw_triangle(
+            other,
+            ids.solid,
+            points.second,
+            points.third,
+            other_third,
+            first_row,
+            last_row,
+            member,
+            group_size,
+            frame,
+            view,
+            winners,
+        )
+        draw_triangle(
+            other,
+            ids.solid,
+            points.second,
+            other_third,
+            other_second,
+            first_row,
+            last_row,
+            member,
+            group_size,
+            frame,
+            view,
+            winners,
+        )
+
+
+@wp.func
+def draw_solid(
+    points: Points,
+    ids: Ids,
     first_row: int,
     last_row: int,
     member: int,
@@ -293,7 +319,177 @@ def draw_solid(
     winners: wp.array2d(dtype=wp.uint64),
 ):
     """Draw a thread's part of some rows of the solid between a face's rims, whose points are snapped."""
-    for k in range(RIM_TRIANGLES, TRIANGLES):
-        draw_triangle(
-            triangle_of(split, points, k, face), points, first_row, last_row, member, group_size, frame, view, winners
-        )
+    draw_triangle(
+        ids.solid,
+        ids.solid,
+        points.near_second,
+        points.near_third,
+        points.back_third,
+        first_row,
+        last_row,
+        member,
+        group_size,
+        frame,
+        view,
+        winners,
+    )
+    draw_triangle(
+        ids.solid,
+        ids.solid,
+        points.near_second,
+        points.back_third,
+        points.back_second,
+        first_row,
+        last_row,
+        member,
+        group_size,
+        frame,
+        view,
+        winners,
+    )
+
+
+@wp.func
+def draw_triangle(
+    front: int,
+    back: int,
+    a: Snapped,
+    b: Snapped,
+    c: Snapped,
+    first_row: int,
+    last_row: int,
+    member: int,
+    group_size: int,
+    frame: int,
+    view: View,
+    winners: wp.array2d(dtype=wp.uint64),
+):
+    """Draw a thread's part of some rows of a triangle whose points are snapped, with an id for each of its sides."""
+    box = screen_box(a, b, c, view)
+    box.top = wp.max(box.top, first_row)
+    box.bottom = wp.min(box.bottom, last_row)
+    if box.left <= box.right and box.top <= box.bottom:
+        id = front
+        if cross(b.x - a.x, b.y - a.y, c.x - a.x, c.y - a.y) < wp.int64(0):
+            id = back
+        if box.is_small and group_size == 1:
+            draw_small(id, a, b, c, box, Whole(), frame, view, winners)
+        else:
+            draw_snapped(id, a, b, c, box, member, group_size, Whole(), frame, view, winners)
+
+
+@wp.func
+def triangle_points(split: Split, index: int) -> wp.vec3i:
+    """The points of one of the `TRIANGLES` of a face: of the corner that is alone, of the two others, of the solid."""
+    near = (index == 0) == split.alone_near
+    second = wp.where(near, NEAR_SECOND, FAR_SECOND)
+    third = wp.where(near, NEAR_THIRD, FAR_THIRD)
+    found = wp.vec3i(ALONE, second, third)
+    if index == 1:
+        found = wp.vec3i(SECOND, THIRD, third)
+    if index == 2:
+        found = wp.vec3i(SECOND, third, second)
+    if index == RIM_TRIANGLES:
+        found = wp.vec3i(NEAR_SECOND, NEAR_THIRD, BACK_THIRD)
+    if index > RIM_TRIANGLES:
+        found = wp.vec3i(NEAR_SECOND, BACK_THIRD, BACK_SECOND)
+    return found
+
+
+@wp.func
+def at(points: Points, point: int) -> Snapped:
+    """One of the points by its number."""
+    found = points.alone
+    if point == SECOND:
+        found = points.second
+    if point == THIRD:
+        found = points.third
+    if point == NEAR_SECOND:
+        found = points.near_second
+    if point == NEAR_THIRD:
+        found = points.near_third
+    if point == FAR_SECOND:
+        found = points.far_second
+    if point == FAR_THIRD:
+        found = points.far_third
+    if point == BACK_SECOND:
+        found = points.back_second
+    if point == BACK_THIRD:
+        found = points.back_third
+    return found
+
+
+@wp.func
+def shows(split: Split, points: Points, index: int, view: View) -> bool:
+    """Whether one of the `TRIANGLES` of a face whose points are not all snapped may reach into the image."""
+    near = (index == 0) == split.alone_near
+    drawn = index >= RIM_TRIANGLES or ((near or not split.at_edge) and (index == 0 or points.are_joined))
+    corners = triangle_points(split, index)
+    return drawn and may_show(at(points, corners[0]), at(points, corners[1]), at(points, corners[2]), view)
+
+
+@wp.func
+def may_show_split(split: Split, points: Points, view: View) -> bool:
+    """Whether any triangle of a face whose points are not all snapped may reach into the image."""
+    found = wp.bool(False)
+    for k in range(TRIANGLES):
+        if shows(split, points, k, view):
+            found = True
+    return found
+
+
+@wp.func
+def draw_unsnapped_split(
+    split: Split,
+    points: Points,
+    ids: Ids,
+    first_row: int,
+    last_row: int,
+    member: int,
+    group_size: int,
+    frame: int,
+    source: Source,
+    projected: Projected,
+    view: View,
+    winners: wp.array2d(dtype=wp.uint64),
+):
+    """Draw a thread's part of some rows of a face whose points are not all snapped."""
+    for k in range(wp.where(view.is_hollow != 0, RIM_TRIANGLES, TRIANGLES)):
+        if shows(split, points, k, view):
+            corners = triangle_points(split, k)
+            p = rim_corner(split, points, corners[0], frame, source, projected, view)
+            q = rim_corner(split, points, corners[1], frame, source, projected, view)
+            r = rim_corner(split, points, corners[2], frame, source, projected, view)
+            id = ids.solid
+            if k < RIM_TRIANGLES and signed_volume(p, q, r) >= wp.float64(0.0):
+                id = wp.where((k == 0) == split.alone_near, ids.near, ids.far)
+            draw_homogeneous(id, p, q, r, first_row, last_row, member, group_size, Whole(), view, frame, winners)
+
+
+@wp.func
+def rim_corner(
+    split: Split, points: Points, point: int, frame: int, source: Source, projected: Projected, view: View
+) -> Corner:
+    """One of a split face's points for homogeneous edge functions: the same for all faces that share the point.
+
+    Points of the silhouette are numbered by the edge that it passes, after all vertices, and snapped as other faces'.
+    """
+    if point <= THIRD:
+        return face_corner(split.face.corners[point], frame, source, projected, view)
+    end = split.face.corners[2 - point % 2]
+    first = wp.min(split.face.corners[0], end)
+    across = wp.max(split.face.corners[0], end) - first
+    # From a vertex edges lead right, down to the left and down.
+    edge = 3 * first + wp.where(across == 1, 0, wp.where(across == source.columns, 2, 1))
+    found = at(points, point)
+    corner = Corner()
+    corner.index = source.rows * source.columns + 3 * edge + (point - NEAR_SECOND) // 2
+    corner.snapped = found.w > 0.0
+    corner.x = found.x
+    corner.y = found.y
+    corner.point = ray_on_screen(split_point(split, point, frame, source), frame, view)
+    if corner.snapped:
+        z = corner.point[2]
+        scale = z / wp.float64(SUBPIXELS)
+        corner.point = wp.vec3d(wp.float64(corner.x) * scale, wp.float64(corner.y) * scale, z)
+    return corner

@@ -61,10 +61,18 @@ def snapped(projected: Projected, frame: int, vertex: int) -> Snapped:
 @wp.func
 def screen_box(a: Snapped, b: Snapped, c: Snapped, view: View) -> Box:
     """The box of a snapped face, clipped to the image."""
-    left = wp.min(a.x, wp.min(b.x, c.x))
-    right = wp.max(a.x, wp.max(b.x, c.x))
-    top = wp.min(a.y, wp.min(b.y, c.y))
-    bottom = wp.max(a.y, wp.max(b.y, c.y))
+    return clipped_box(
+        wp.min(a.x, wp.min(b.x, c.x)),
+        wp.min(a.y, wp.min(b.y, c.y)),
+        wp.max(a.x, wp.max(b.x, c.x)),
+        wp.max(a.y, wp.max(b.y, c.y)),
+        view,
+    )
+
+
+@wp.func
+def clipped_box(left: int, top: int, right: int, bottom: int, view: View) -> Box:
+    """The box of what reaches from left to right and from top to bottom, in 1/256 pixel, clipped to the image."""
     box = Box()
     box.is_small = right - left < SMALL_WIDTH and bottom - top < SMALL_HEIGHT
     reach = -slanted(0, view)
@@ -158,7 +166,7 @@ def draw_small(
                 if w >= farthest and w <= nearest:
                     x_here = sample_centre(column) + right
                     y_here = sample_centre(row) - slanted(column_of_pixel, view)
-                    if survives(cut, float(e_a), float(e_b), float(e_c), x_here, y_here, front):
+                    if survives(cut, x_here, y_here, front):
                         keep_nearest(winners, frame, row * view.width + column, 1.0 / w, face)
             e_a += (b.y - c.y) * SUBPIXELS - rise * (c.x - b.x)
             e_b += (c.y - a.y) * SUBPIXELS - rise * (a.x - c.x)
@@ -211,7 +219,7 @@ def draw_snapped(
 ):
     """Draw a thread's part of a snapped face within a box: the group shares pixels and rows.
 
-    cut is a `Whole`, or a `Cut` for a stretched face that is cut off.
+    cut is a `Whole`, or a `Cut` for a stretched face in the "open" model.
     """
     if box.left > box.right or box.top > box.bottom:
         return
@@ -275,7 +283,7 @@ def draw_snapped(
                 w = float(e_a) * aw + float(e_b) * bw + float(e_c) * cw
                 if w >= farthest and w <= nearest:
                     x = x0 + (offset << SUBPIXEL_BITS)
-                    if survives(cut, float(e_a), float(e_b), float(e_c), x, y - up, front):
+                    if survives(cut, x, y - up, front):
                         keep_nearest(winners, frame, row * view.width + box.left + offset, 1.0 / w, face)
 
 

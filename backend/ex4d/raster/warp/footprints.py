@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import warp as wp
 
+from ex4d.mesh.edge_shares_kernel import inside, is_step
 from ex4d.raster.warp.projection import Source
 from ex4d.raster.warp.resolving import source_color
 
@@ -137,11 +138,13 @@ def reach_of(size: float) -> float:
 
 @wp.func
 def bilinear(source: Source, frame: int, place: wp.vec2) -> wp.vec3:
-    """Colour at a place in the grid of vertices, linear between the four around it."""
+    """Colour at a place in the grid of vertices, linear between the four around it, or those on its surface."""
     column = int(wp.floor(place[0]))
     row = int(wp.floor(place[1]))
     x = place[0] - float(column)
     y = place[1] - float(row)
+    if is_beside_step(source, frame, row, column, 0):
+        return weighted(source, frame, place, wp.vec4(0.0, 1.0 - x, x, 0.0), wp.vec4(0.0, 1.0 - y, y, 0.0))
     above = (1.0 - x) * source_color(source, frame, row, column) + x * source_color(source, frame, row, column + 1)
     row += 1
     below = (1.0 - x) * source_color(source, frame, row, column) + x * source_color(source, frame, row, column + 1)
@@ -150,11 +153,16 @@ def bilinear(source: Source, frame: int, place: wp.vec2) -> wp.vec3:
 
 @wp.func
 def cubic(source: Source, frame: int, place: wp.vec2) -> wp.vec3:
-    """Colour at a place in the grid of vertices, by Catmull-Rom splines through the sixteen around it."""
+    """Colour at a place in the grid of vertices, by Catmull-Rom splines through the sixteen around it.
+
+    Or, as of `bilinear`, through those on its surface.
+    """
     column = int(wp.floor(place[0]))
     row = int(wp.floor(place[1]))
     across = spline_weights(place[0] - float(column))
     down = spline_weights(place[1] - float(row))
+    if is_beside_step(source, frame, row, column, 1):
+        return weighted(source, frame, place, across, down)
     color = wp.vec3(0.0, 0.0, 0.0)
     for k in range(4):
         line = wp.vec3(0.0, 0.0, 0.0)
@@ -162,6 +170,81 @@ def cubic(source: Source, frame: int, place: wp.vec2) -> wp.vec3:
             line += across[j] * source_color(source, frame, row + k - 1, column + j - 1)
         color += down[k] * line
     return wp.vec3(wp.clamp(color[0], 0.0, 255.0), wp.clamp(color[1], 0.0, 255.0), wp.clamp(color[2], 0.0, 255.0))
+
+
+@wp.func
+def weighted(source: Source, frame: int, place: wp.vec2, across: wp.vec4, down: wp.vec4) -> wp.vec3:
+    """Weighted sum of the colours of the four columns and four rows around a place, each by `color_near`."""
+    color = wp.vec3(0.0, 0.0, 0.0)
+    side = wp.int32(4)  # a variable, or Warp would write the loops out, which slows down all pixels
+    for k in range(side):
+        for j in range(side):
+            weight = across[j] * down[k]
+            if weight != 0.0:
+                color += weight * color_near(source, frame, place, k - 1, j - 1)
+    return wp.vec3(wp.clamp(color[0], 0.0, 255.0), wp.clamp(color[1], 0.0, 255.0), wp.clamp(color[2], 0.0, 255.0))
+
+
+@wp.func
+def is_beside_step(source: Source, frame: int, row: int, column: int, around: int) -> bool:
+    """Whether the surface ends between the corners of a cell, or so many pixels around it; not known without steps."""
+    found = wp.int32(0)
+    if source.steps.shape[1] > 0:
+        top = wp.max(row - source.ring - around, 0)
+        bottom = wp.min(row - source.ring + around + 1, source.steps.shape[1] - 1)
+        left = wp.max(column - source.ring - around, 0)
+        right = wp.min(column - source.ring + around + 1, source.steps.shape[2] - 1)
+        for y in range(top, bottom + 1):
+            for x in range(left, right + 1):
+                found += int(source.steps[frame, y, x])
+    return found > 0
+
+
+@wp.func
+def color_near(source: Source, frame: int, place: wp.vec2, down: int, right: int) -> wp.vec3:
+    """Colour of the vertex some rows and columns from the first one of a place's cell.
+
+    In the "thickness" model, whose faces span no step, beyond a step on the way there from the place's nearest pixel
+    the surface goes on as it ended: a silhouette's pixels are often mixed with what is behind them, and without the
+    change up to there interpolated colours would be duller than the truth.
+    """
+    row = int(wp.floor(place[1] + 0.5))
+    column = int(wp.floor(place[0] + 0.5))
+    rows = int(wp.floor(place[1])) + down - row
+    columns = int(wp.floor(place[0])) + right - column
+    rows_on_surface = reach_on_surface(source, frame, row, column, rows, 0)
+    row += rows_on_surface
+    columns_on_surface = reach_on_surface(source, frame, row, column, 0, columns)
+    column += columns_on_surface
+    color = source_color(source, frame, row, column)
+    if columns_on_surface != columns:
+        back = wp.clamp(columns_on_surface - columns, -1, 1)
+        if reach_on_surface(source, frame, row, column, 0, back) != 0:
+            color += color - source_color(source, frame, row, column + back)
+    if rows_on_surface != rows:
+        back = wp.clamp(rows_on_surface - rows, -1, 1)
+        if reach_on_surface(source, frame, row, column, back, 0) != 0:
+            color += source_color(source, frame, row, column) - source_color(source, frame, row + back, column)
+    return color
+
+
+@wp.func
+def reach_on_surface(source: Source, frame: int, row: int, column: int, down: int, right: int) -> int:
+    """How far of so many rows, or columns, from a vertex the surface goes on; one of the two is 0, both may be < 0."""
+    rows = wp.clamp(down, -1, 1)
+    columns = wp.clamp(right, -1, 1)
+    reach = wp.int32(0)
+    goes_on = wp.bool(True)
+    for k in range(wp.abs(down + right)):
+        if source.steps.shape[1] > 0:
+            y = row - source.ring + k * rows
+            x = column - source.ring + k * columns
+            # The ring repeats the outermost pixels.
+            if inside(source.steps, y, x) and inside(source.steps, y + rows, x + columns):
+                goes_on = goes_on and not is_step(source.steps, frame, y, x, rows, columns)
+        if goes_on:
+            reach += 1
+    return reach * (rows + columns)
 
 
 @wp.func

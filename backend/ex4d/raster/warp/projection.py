@@ -24,6 +24,9 @@ HALF_PIXEL = wp.constant(128)
 # Snapped coordinates stay below 2^28, their edge functions below 2^59: no integer overflows.
 GUARD_BAND = wp.constant(float(2**20))
 EMPTY = wp.constant(wp.uint64(0xFFFFFFFFFFFFFFFF))
+# Cells of a block's side; see `View.blocks`.
+BLOCK_SIDE = 8
+BLOCK = wp.constant(BLOCK_SIDE)
 STEP_TO_RIGHT = wp.constant(thickness_kernel.STEP_TO_RIGHT)
 STEP_TO_BELOW = wp.constant(thickness_kernel.STEP_TO_BELOW)
 BOUNDARY_RATIO = wp.constant(occlusion.BOUNDARY_RATIO)
@@ -109,6 +112,7 @@ class View:
     cap_nearer: float  # see `nearness`
     wanted: wp.array3d(dtype=int)  # (B, h + 1, w + 1), how many tiles above and left of each are wanted; empty: all
     tile: int  # pixels of a tile's side
+    blocks: wp.array3d(dtype=wp.uint8)  # (B, h, w), 1: cells of that block of the grid may show there; empty: all
     is_hollow: int  # 1: of stretched faces only the rims are drawn, so that they hide nothing
 
 
@@ -136,8 +140,46 @@ def project_vertices(source: Source, span: int, view: View, projected: Projected
     Threads are (frame, row, span of columns) of vertices.
     """
     frame, row, first = wp.tid()
-    for column in range(first * span, wp.min(first * span + span, source.columns)):
-        project_vertex(frame, row, column, source, view, projected)
+    start = first * span
+    last = wp.min(start + span, source.columns)
+    while start < last:
+        stop = block_end(start, last, view)
+        # The vertices between two blocks belong to both.
+        if is_needed(view, frame, wp.max(row - 1, 0), row, wp.max(start - 1, 0), start):
+            for column in range(start, stop):
+                project_vertex(frame, row, column, source, view, projected)
+        start = stop
+
+
+@wp.func
+def block_end(start: int, last: int, view: View) -> int:
+    """The first column after a column's block, up to the last one; all columns are in one where all are needed."""
+    stop = last
+    if view.blocks.shape[1] > 0:
+        stop = wp.min((start // BLOCK + 1) * BLOCK, last)
+    return stop
+
+
+@wp.func
+def is_needed(view: View, frame: int, top: int, bottom: int, left: int, right: int) -> bool:
+    """Whether any of some cells may show in a tile that is wanted, as far as their blocks tell."""
+    needed = view.blocks.shape[1] == 0
+    if not needed:
+        last_row = wp.min(bottom // BLOCK, view.blocks.shape[1] - 1)
+        last_column = wp.min(right // BLOCK, view.blocks.shape[2] - 1)
+        for y in range(top // BLOCK, last_row + 1):
+            for x in range(left // BLOCK, last_column + 1):
+                if view.blocks[frame, y, x] != wp.uint8(0):
+                    needed = True
+    return needed
+
+
+@wp.func
+def is_needed_face(view: View, frame: int, face: Face) -> bool:
+    """Whether a face of the grid may show in a tile that is wanted, as far as its block tells."""
+    row = wp.min(face.rows)
+    column = wp.min(face.columns)
+    return is_needed(view, frame, row, row, column, column)
 
 
 @wp.func

@@ -17,17 +17,18 @@ from ex4d.raster.warp.drawing import (
     Work,
 )
 from ex4d.raster.warp.drawing_rims import (
-    RIM_TRIANGLES,
-    TRIANGLES,
+    draw_rims,
     draw_solid,
-    draw_triangle,
-    draw_unsnapped_triangle,
+    draw_unsnapped_split,
+    ids_of,
     may_show_split,
     points_of,
+    rims_box,
     solid_box,
-    triangle_of,
+    solid_hull,
+    with_back,
 )
-from ex4d.raster.warp.filling import draw_small, draw_snapped, is_wanted, may_show, screen_box, snapped
+from ex4d.raster.warp.filling import Box, draw_small, draw_snapped, is_wanted, may_show, screen_box, snapped
 from ex4d.raster.warp.projection import (
     STRETCHED,
     THICKNESS,
@@ -35,13 +36,20 @@ from ex4d.raster.warp.projection import (
     Projected,
     Source,
     View,
+    is_needed_face,
     is_stretched,
     mesh_face,
 )
-from ex4d.raster.warp.rims import split_and_back
+from ex4d.raster.warp.rims import back_of, split_of
 
 # A face has five triangles and nine points. With their code repeated for each, a GPU waits for instructions.
 wp.set_module_options({"enable_backward": False, "max_unroll": 1})
+
+# Added to the face of a piece in the "thickness" model: what of the face it is, in order.
+SOLID_PIECE = wp.constant(0)
+RIM_PIECE = wp.constant(1 << 28)
+UNSNAPPED_PIECE = wp.constant(2 << 28)
+WHOLE_PIECE = wp.constant(3 << 28)
 
 
 @wp.kernel
@@ -53,13 +61,18 @@ def draw_stretched(source: Source, projected: Projected, view: View, work: Work,
     frame, thread = wp.tid()
     threads = work.groups * work.group_size
     count = work.counters[frame * COUNTERS + STRETCHED_COUNTER]
-    if count <= work.stretched.shape[1]:
-        for slot in range(thread, count, threads):
-            draw_or_queue_stretched(work.stretched[frame, slot], frame, source, projected, view, work, winners)
-    else:
-        for index in range(thread, 2 * (source.rows - 1) * (source.columns - 1), threads):
-            if is_stretched(source, view, frame, mesh_face(index, source.rows, source.columns)):
-                draw_or_queue_stretched(index, frame, source, projected, view, work, winners)
+    fits = count <= work.stretched.shape[1]
+    # With a second call the compiler would put the function into neither, and copy its arguments at each.
+    for slot in range(thread, wp.where(fits, count, 2 * (source.rows - 1) * (source.columns - 1)), threads):
+        index = slot
+        found = wp.bool(True)
+        if fits:
+            index = work.stretched[frame, slot]
+        else:
+            face = mesh_face(slot, source.rows, source.columns)
+            found = is_needed_face(view, frame, face) and is_stretched(source, view, frame, face)
+        if found:
+            draw_or_queue_stretched(index, frame, source, projected, view, work, winners)
 
 
 def piece_drawer(draw: wp.Function) -> wp.Kernel:
@@ -81,8 +94,9 @@ def piece_drawer(draw: wp.Function) -> wp.Kernel:
                 draw(piece, frame, member, work.group_size, source, projected, view, winners)
         else:
             for index in range(group, 2 * (source.rows - 1) * (source.columns - 1), work.groups):
-                if is_stretched(source, view, frame, mesh_face(index, source.rows, source.columns)):
-                    whole = wp.vec3i(index, 0, view.height - 1)
+                face = mesh_face(index, source.rows, source.columns)
+                if is_needed_face(view, frame, face) and is_stretched(source, view, frame, face):
+                    whole = wp.vec3i(index + WHOLE_PIECE, 0, view.height - 1)
                     draw(whole, frame, member, work.group_size, source, projected, view, winners)
 
     return draw_pieces
@@ -110,16 +124,14 @@ def draw_or_queue_stretched(
         box = screen_box(a, b, c, view)
         # Most stretched faces lie between pixel centres.
         if is_wanted(box.left, box.top, box.right, box.bottom, frame, view):
-            pixels = (box.right - box.left + 1) * (box.bottom - box.top + 1)
-            if pixels <= work.direct_pixels:
+            if is_direct(box, work):
                 cut = cut_stretched(source, face, frame, projected, view)
                 if box.is_small:
                     draw_small(index + STRETCHED, a, b, c, box, cut, frame, view, winners)
                 else:
                     draw_snapped(index + STRETCHED, a, b, c, box, 0, 1, cut, frame, view, winners)
             else:
-                for top in range(box.top, box.bottom + 1, work.piece_rows):
-                    queue_piece(wp.vec3i(index, top, wp.min(top + work.piece_rows - 1, box.bottom)), frame, work)
+                queue_rows(index, box, frame, work)
     else:
         if may_show(a, b, c, view):
             queue_piece(wp.vec3i(index, 0, view.height - 1), frame, work)
@@ -136,24 +148,50 @@ def draw_or_queue_split(
     work: Work,
     winners: wp.array2d(dtype=wp.uint64),
 ):
-    """Draw a stretched face's rims and the solid between them; queue a large solid, and all that is not snapped."""
-    split = split_and_back(source, face, frame, view)
-    if split.exists:
-        points = points_of(split, frame, source, projected, view)
-        if points.are_snapped:
-            for k in range(RIM_TRIANGLES):
-                draw_triangle(
-                    triangle_of(split, points, k, index), points, 0, view.height - 1, 0, 1, frame, view, winners
-                )
-            box = solid_box(points, view)
-            if view.is_hollow == 0 and is_wanted(box.left, box.top, box.right, box.bottom, frame, view):
-                if (box.right - box.left + 1) * (box.bottom - box.top + 1) <= work.direct_pixels:
-                    draw_solid(split, points, index, box.top, box.bottom, 0, 1, frame, view, winners)
-                else:
-                    for top in range(box.top, box.bottom + 1, work.piece_rows):
-                        queue_piece(wp.vec3i(index, top, wp.min(top + work.piece_rows - 1, box.bottom)), frame, work)
-        elif may_show_split(split, points, index, view):
-            queue_piece(wp.vec3i(index, 0, view.height - 1), frame, work)
+    """Draw a stretched face's rims and the solid between them; queue what is large, and all that is not snapped."""
+    split = split_of(source, face, frame)
+    if not split.exists:
+        return
+    points = points_of(split, frame, source, projected, view)
+    if not points.are_snapped:
+        split.back = back_of(split, source, frame, view)
+        points = with_back(points, split, frame, source, view)
+        if may_show_split(split, points, view):
+            queue_piece(wp.vec3i(index + UNSNAPPED_PIECE, 0, view.height - 1), frame, work)
+        return
+    box = rims_box(points, view)
+    if not is_wanted(box.left, box.top, box.right, box.bottom, frame, view):
+        return
+    if is_direct(box, work):
+        draw_rims(split, points, ids_of(index), 0, view.height - 1, 0, 1, frame, view, winners)
+    else:
+        queue_rows(index + RIM_PIECE, box, frame, work)
+    if view.is_hollow != 0:
+        return
+    # Of most faces neither the rims nor the solid meet a pixel: where the solid ends is found only for the others.
+    box = solid_hull(points, view)
+    if is_wanted(box.left, box.top, box.right, box.bottom, frame, view):
+        split.back = back_of(split, source, frame, view)
+        points = with_back(points, split, frame, source, view)
+        box = solid_box(points, view)
+        if is_wanted(box.left, box.top, box.right, box.bottom, frame, view):
+            if is_direct(box, work):
+                draw_solid(points, ids_of(index), box.top, box.bottom, 0, 1, frame, view, winners)
+            else:
+                queue_rows(index, box, frame, work)
+
+
+@wp.func
+def is_direct(box: Box, work: Work) -> bool:
+    """Whether a single thread draws what has this box on the screen."""
+    return (box.right - box.left + 1) * (box.bottom - box.top + 1) <= work.direct_pixels
+
+
+@wp.func
+def queue_rows(face: int, box: Box, frame: int, work: Work):
+    """Queue all rows of a box on the screen for groups."""
+    for top in range(box.top, box.bottom + 1, work.piece_rows):
+        queue_piece(wp.vec3i(face, top, wp.min(top + work.piece_rows - 1, box.bottom)), frame, work)
 
 
 @wp.func
@@ -176,14 +214,24 @@ def draw_snapped_part(
     winners: wp.array2d(dtype=wp.uint64),
 ):
     """Draw a thread's part of some rows of a stretched face: nothing, if its corners are not all snapped."""
-    face = mesh_face(piece[0], source.rows, source.columns)
+    index = piece[0] % STRETCHED
+    part = piece[0] - index
+    face = mesh_face(index, source.rows, source.columns)
     if view.occlusion == THICKNESS:
-        if view.is_hollow == 0:
-            split = split_and_back(source, face, frame, view)
+        if part != UNSNAPPED_PIECE:
+            split = split_of(source, face, frame)
             if split.exists:
                 points = points_of(split, frame, source, projected, view)
                 if points.are_snapped:
-                    draw_solid(split, points, piece[0], piece[1], piece[2], member, group_size, frame, view, winners)
+                    top = piece[1]
+                    bottom = piece[2]
+                    ids = ids_of(index)
+                    if part != SOLID_PIECE:
+                        draw_rims(split, points, ids, top, bottom, member, group_size, frame, view, winners)
+                    if part != RIM_PIECE and view.is_hollow == 0:
+                        split.back = back_of(split, source, frame, view)
+                        points = with_back(points, split, frame, source, view)
+                        draw_solid(points, ids, top, bottom, member, group_size, frame, view, winners)
         return
     a = snapped(projected, frame, face.corners[0])
     b = snapped(projected, frame, face.corners[1])
@@ -193,7 +241,7 @@ def draw_snapped_part(
         box.top = wp.max(box.top, piece[1])
         box.bottom = wp.min(box.bottom, piece[2])
         cut = cut_stretched(source, face, frame, projected, view)
-        draw_snapped(piece[0] + STRETCHED, a, b, c, box, member, group_size, cut, frame, view, winners)
+        draw_snapped(index + STRETCHED, a, b, c, box, member, group_size, cut, frame, view, winners)
 
 
 @wp.func
@@ -211,22 +259,25 @@ def draw_unsnapped_part(
 
     In the "open" model nothing: such a face shows no source pixel.
     """
-    face = mesh_face(piece[0], source.rows, source.columns)
-    if view.occlusion == THICKNESS:
-        split = split_and_back(source, face, frame, view)
-        points = points_of(split, frame, source, projected, view)
-        if split.exists and not points.are_snapped:
-            for k in range(wp.where(view.is_hollow != 0, RIM_TRIANGLES, TRIANGLES)):
-                draw_unsnapped_triangle(
-                    triangle_of(split, points, k, piece[0]),
+    index = piece[0] % STRETCHED
+    part = piece[0] - index
+    if view.occlusion == THICKNESS and part >= UNSNAPPED_PIECE:
+        split = split_of(source, mesh_face(index, source.rows, source.columns), frame)
+        if split.exists:
+            points = points_of(split, frame, source, projected, view)
+            if not points.are_snapped:
+                split.back = back_of(split, source, frame, view)
+                draw_unsnapped_split(
                     split,
-                    points,
+                    with_back(points, split, frame, source, view),
+                    ids_of(index),
                     piece[1],
                     piece[2],
                     member,
                     group_size,
                     frame,
                     source,
+                    projected,
                     view,
                     winners,
                 )

@@ -21,6 +21,7 @@ from ex4d.raster.warp.projection import (
     Projected,
     Source,
     View,
+    is_needed_face,
     is_obstacle,
     mesh_face,
 )
@@ -59,7 +60,8 @@ def draw_unsnapped(source: Source, projected: Projected, view: View, work: Work,
     else:
         for index in range(group, 2 * cells, work.groups):
             found = mesh_face(index, source.rows, source.columns)
-            if is_unsnapped(found, frame, projected) and is_obstacle(source, view, frame, found):
+            needed = is_needed_face(view, frame, found) and is_unsnapped(found, frame, projected)
+            if needed and is_obstacle(source, view, frame, found):
                 draw_unsnapped_face(index, 0, last, frame, member, size, source, projected, view, winners)
 
 
@@ -127,13 +129,11 @@ def draw_homogeneous(
         return
     b = b0
     c = c0
-    front = wp.bool(True)
     volume = signed_volume(a, b, c)
     if volume < wp.float64(0.0):
         volume = -volume
         b = c0
         c = b0
-        front = False
     if not (volume > wp.float64(0.0)):
         return
     far_off = wp.float64(1.0e30)
@@ -172,7 +172,7 @@ def draw_homogeneous(
             inside_c = e_c > zero or (e_c == zero and owns_edge(a, b))
             if inside_a and inside_b and inside_c:
                 z = float(volume / (e_a + e_b + e_c))
-                if z >= view.near and z <= view.far and survives_unsnapped(cut, e_a, e_b, e_c, front):
+                if z >= view.near and z <= view.far and survives_unsnapped(cut):
                     keep_nearest(winners, frame, row * view.width + column, z, face)
 
 

@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from importlib.util import find_spec
 
 import torch
 
+from ex4d.generation.wan.errors import GenerationError
 from ex4d.generation.wan.kernels.fused import FP8, FP8_MAX, Fp8Rows
+from ex4d.installation import install_command
 
 # A power of two scales the softmax's weights without rounding.
 _SOFTMAX_SCALE = 256.0
 # The sum of rounded weights may slightly exceed 1; results must not overflow.
 _HEADROOM = 0.9
+# Tokens, width and channels of a head with which a GPU is tried.
+_TRIED = (256, 128, 128)
 
 
 def norm_factor(weight: torch.Tensor) -> float:
@@ -85,6 +90,8 @@ def _graph_for(tokens: int, width: int, head_dim: int, device: torch.device) -> 
         return None
     try:
         return CudnnFp8Attention(tokens, width, head_dim, device)
+    except torch.OutOfMemoryError:  # a RuntimeError, too
+        raise
     except (RuntimeError, cudnn.cudnnGraphNotSupportedError):  # not on this GPU, or not for this number of tokens
         return None
 
@@ -112,6 +119,25 @@ def fp8_attention(qkv: torch.Tensor, factors: torch.Tensor, head_dim: int) -> Fp
     return (attended * scale_out).clamp(-FP8_MAX, FP8_MAX).to(FP8), row_scales
 
 
+@lru_cache(maxsize=16)
+def why_no_fp8_attention(device: torch.device) -> str:
+    """Why cuDNN has no fp8 attention on this device, found by trying; "" if it has. A CPU imitates it.
+
+    Raises:
+        GenerationError: the GPU has no memory left to try.
+    """
+    if device.type != "cuda":
+        return ""
+    if find_spec("cudnn") is None:
+        return f"cuDNN's frontend is not installed; install it with: {install_command('fp8')}"
+    try:
+        return "" if _graph_for(*_TRIED, device) is not None else "cuDNN has no attention in fp8 for this GPU"
+    except torch.OutOfMemoryError as error:
+        raise GenerationError(
+            f"{device} has no memory left to try attention in fp8: end other programs on it, or choose another device"
+        ) from error
+
+
 def supports_fp8_attention(tokens: int, width: int, head_dim: int, device: torch.device) -> bool:
-    """Whether cuDNN has fp8 attention here; a CPU imitates it."""
+    """Whether cuDNN has fp8 attention of this size here; a CPU imitates it."""
     return device.type != "cuda" or _graph_for(tokens, width, head_dim, device) is not None

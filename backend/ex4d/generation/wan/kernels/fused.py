@@ -72,6 +72,7 @@ def qk_norm_rope(
     epsilon: float,
     head_dim: int,
     factors: torch.Tensor | None = None,
+    key_means: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Apply RMS norm over all channels, then rotary embedding, to queries and keys.
 
@@ -80,24 +81,54 @@ def qk_norm_rope(
         query_weight, key_weight: (C,) of the norms.
         angles: cosines and sines (N, head_dim / 2) float32, one for each pair of channels.
         factors: (3,) float32; returns queries, keys and values times these, rounded to fp8.
+        key_means: with ``factors``, (C,) float32 to subtract from the keys first; see `key_sums`.
     """
     if triton_kernels is not None and _has_kernel(qkv):
         by = qkv.new_ones(2, dtype=torch.float32) if factors is None else factors
-        return triton_kernels.qk_norm_rope(qkv, query_weight, key_weight, *angles, epsilon, head_dim, by)
-    cosine, sine = (table[:, None] for table in angles)
+        return triton_kernels.qk_norm_rope(qkv, query_weight, key_weight, *angles, epsilon, head_dim, by, key_means)
     parts = []
     for part, weight in zip(qkv.chunk(3, dim=1), (query_weight, key_weight), strict=False):
-        normed = functional.rms_norm(part.float(), part.shape[-1:], weight.float(), epsilon)
-        real, imaginary = normed.view(len(part), -1, head_dim // 2, 2).unbind(-1)
-        rotated = torch.stack([real * cosine - imaginary * sine, real * sine + imaginary * cosine], dim=-1).flatten(1)
+        rotated = _norm_rope(part, weight, angles, epsilon, head_dim)
         parts.append(rotated)
         if factors is None:
             part.copy_(rotated)
     if factors is None:
         return qkv
+    if key_means is not None:
+        parts[1] = parts[1] - key_means
     parts.append(qkv.chunk(3, dim=1)[2].float())
     scaled = [part * factor for part, factor in zip(parts, factors, strict=True)]
     return torch.cat(scaled, dim=1).clamp(-FP8_MAX, FP8_MAX).to(FP8)
+
+
+def _norm_rope(
+    part: torch.Tensor,
+    weight: torch.Tensor,
+    angles: tuple[torch.Tensor, torch.Tensor],
+    epsilon: float,
+    head_dim: int,
+) -> torch.Tensor:
+    """RMS norm, then rotary embedding, of queries or keys (N, C): float32."""
+    cosine, sine = (table[:, None] for table in angles)
+    normed = functional.rms_norm(part.float(), part.shape[-1:], weight.float(), epsilon)
+    real, imaginary = normed.view(len(part), -1, head_dim // 2, 2).unbind(-1)
+    return torch.stack([real * cosine - imaginary * sine, real * sine + imaginary * cosine], dim=-1).flatten(1)
+
+
+def key_sums(
+    qkv: torch.Tensor,
+    key_weight: torch.Tensor,
+    angles: tuple[torch.Tensor, torch.Tensor],
+    epsilon: float,
+    head_dim: int,
+) -> torch.Tensor:
+    """Sum the keys of (N, 3 C) over all tokens, as `qk_norm_rope` has them: (C,) float32.
+
+    A softmax over keys stays the same if all of them lose their mean, as in SageAttention (Zhang et al., 2025).
+    """
+    if triton_kernels is not None and _has_kernel(qkv):
+        return triton_kernels.key_sums(qkv, key_weight, *angles, epsilon, head_dim)
+    return _norm_rope(qkv.chunk(3, dim=1)[1], key_weight, angles, epsilon, head_dim).sum(dim=0)
 
 
 def value_absmax(qkv: torch.Tensor) -> torch.Tensor:

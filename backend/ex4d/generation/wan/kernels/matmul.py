@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ex4d.generation.wan.errors import GenerationError
 from ex4d.generation.wan.kernels.fused import Fp8Rows, quantize_fp8_in_torch
 
 # How a GPU computes with fp8 weights, the fastest first: products of fp8 rows that apply their scales themselves; such
@@ -104,20 +105,35 @@ class Fp8Weights(nn.Module):
 
 @lru_cache(maxsize=16)
 def fp8_products(device: torch.device) -> Fp8Products | None:
-    """The best use of fp8 that this GPU and this torch have, found by trying; None for none. A CPU imitates it."""
+    """The best use of fp8 that this GPU and this torch have, found by trying; None for none. A CPU imitates it.
+
+    Raises:
+        GenerationError: the GPU has no memory left to try, which says nothing about its products.
+    """
     if device.type != "cuda":
         return FP8_PRODUCTS[0]
+    try:
+        return next((products for products in FP8_PRODUCTS if _has(products, device)), None)
+    except torch.OutOfMemoryError as error:
+        raise GenerationError(
+            f"{device} has no memory left to try its products in fp8: end other programs on it, or choose another "
+            "device"
+        ) from error
+
+
+def _has(products: Fp8Products, device: torch.device) -> bool:
+    """Whether a GPU computes such a product of ones."""
     weight, bias = torch.ones(64, 64, device=device), torch.zeros(64, device=device)
-    for products in FP8_PRODUCTS:
-        try:
-            if products == "stored weights":
-                Fp8Weights(weight, bias)(weight.bfloat16())
-            else:
-                Fp8Linear(weight, bias, products)(quantize_fp8_in_torch(weight))
-        except (RuntimeError, ValueError, AttributeError):
-            continue
-        return products
-    return None
+    try:
+        if products == "stored weights":
+            Fp8Weights(weight, bias)(weight.bfloat16())
+        else:
+            Fp8Linear(weight, bias, products)(quantize_fp8_in_torch(weight))
+    except torch.OutOfMemoryError:  # a RuntimeError, too
+        raise
+    except (RuntimeError, ValueError, AttributeError):
+        return False
+    return True
 
 
 def arithmetic_in_words(products: Fp8Products | None) -> str:

@@ -22,6 +22,9 @@ _FP8_MAX = tl.constexpr(448.0)
 _LEAST = tl.constexpr(1e-12)
 _LOG2_E = 1.4426950408889634
 
+# Programs that add up keys together: a few for each processor of a large GPU.
+_SUM_PROGRAMS = 512
+
 # Queries and keys that the cross-attention handles at once; the fastest of eleven pairs on an H200.
 _QUERY_ROWS, KEY_STEP = 64, 64
 
@@ -65,8 +68,8 @@ def _norm_kernel(
 
 @triton.jit
 def _qk_norm_rope_kernel(
-    qkv, out, query_weight, key_weight, cosines, sines, factors, epsilon,
-    width: tl.constexpr, block: tl.constexpr, head: tl.constexpr,
+    qkv, out, query_weight, key_weight, cosines, sines, factors, key_means, epsilon,
+    width: tl.constexpr, block: tl.constexpr, head: tl.constexpr, centred: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0)
     which = tl.program_id(1)
@@ -83,8 +86,36 @@ def _qk_norm_rope_kernel(
         cosine = tl.load(cosines + angle)
         sine = tl.load(sines + angle)
         value = tl.reshape(tl.join(real * cosine - imaginary * sine, real * sine + imaginary * cosine), (block,))
+        if centred and which == 1:
+            value = value - tl.load(key_means + channel, mask=inside, other=0.0)
     value = value * tl.load(factors + which)
     tl.store(out + start + channel, value.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _key_sums_kernel(
+    qkv, out, key_weight, cosines, sines, epsilon, tokens,
+    width: tl.constexpr, block: tl.constexpr, head: tl.constexpr,
+):  # fmt: skip
+    """Each program adds up every so many-th key; no atomics, so that the sum is the same every time."""
+    program = tl.program_id(0)
+    channel = tl.arange(0, block)
+    inside = channel < width
+    weight = tl.load(key_weight + channel, mask=inside, other=0.0).to(tl.float32)
+    total = tl.zeros((block,), tl.float32)
+    step = tl.num_programs(0)
+    key = program.to(tl.int64) * 3 * width + width + channel
+    angle = program.to(tl.int64) * (head // 2) + tl.arange(0, block // 2) % (head // 2)
+    for _ in range(program, tokens, step):
+        value = tl.load(qkv + key, mask=inside, other=0.0).to(tl.float32)
+        value = value * tl.rsqrt(tl.sum(value * value, axis=0) / width + epsilon) * weight
+        real, imaginary = tl.split(tl.reshape(value, (block // 2, 2)))
+        cosine = tl.load(cosines + angle)
+        sine = tl.load(sines + angle)
+        total += tl.reshape(tl.join(real * cosine - imaginary * sine, real * sine + imaginary * cosine), (block,))
+        key += step * 3 * width
+        angle += step * (head // 2)
+    tl.store(out + program * width + channel, total, mask=inside)
 
 
 @triton.jit
@@ -201,15 +232,36 @@ def qk_norm_rope(
     epsilon: float,
     head: int,
     factors: torch.Tensor,
+    key_means: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """See `fused.qk_norm_rope`; three ``factors`` give a new fp8 tensor, with two queries and keys change in place."""
     tokens, width = qkv.shape[0], qkv.shape[1] // 3
     out = torch.empty_like(qkv, dtype=_FP8) if len(factors) == 3 else qkv
     _qk_norm_rope_kernel[(tokens, len(factors))](
-        qkv, out, query_weight, key_weight, cosines, sines, factors, epsilon,
-        width=width, block=triton.next_power_of_2(width), head=head, num_warps=_warps(width),
+        qkv, out, query_weight, key_weight, cosines, sines, factors, factors if key_means is None else key_means,
+        epsilon, width=width, block=triton.next_power_of_2(width), head=head, centred=key_means is not None,
+        num_warps=_warps(width),
     )  # fmt: skip
     return out
+
+
+def key_sums(
+    qkv: torch.Tensor,
+    key_weight: torch.Tensor,
+    cosines: torch.Tensor,
+    sines: torch.Tensor,
+    epsilon: float,
+    head: int,
+) -> torch.Tensor:
+    """See `fused.key_sums`."""
+    tokens, width = qkv.shape[0], qkv.shape[1] // 3
+    programs = min(tokens, _SUM_PROGRAMS)
+    out = qkv.new_empty(programs, width, dtype=torch.float32)
+    _key_sums_kernel[(programs,)](
+        qkv, out, key_weight, cosines, sines, epsilon, tokens,
+        width=width, block=triton.next_power_of_2(width), head=head, num_warps=_warps(width),
+    )  # fmt: skip
+    return out.sum(dim=0)
 
 
 def value_absmax(qkv: torch.Tensor) -> torch.Tensor:

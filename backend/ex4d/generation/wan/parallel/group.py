@@ -100,6 +100,13 @@ class PassShard:
                 distributed.all_reduce(value, distributed.ReduceOp.MAX, group=self._token_group)
         return value
 
+    def all_reduce_sum(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the sum of values over the ranks with the same prompt."""
+        if self._count > 1:
+            with _collective():
+                distributed.all_reduce(values, distributed.ReduceOp.SUM, group=self._token_group)
+        return values
+
     def all_gather_tokens(self, rows: torch.Tensor, total: int) -> torch.Tensor:
         """Return the rows of all ``total`` tokens."""
         if self._count == 1:

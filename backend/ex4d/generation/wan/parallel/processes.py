@@ -28,6 +28,7 @@ from ex4d.generation.wan.memory import MemoryMode
 from ex4d.generation.wan.network_choice import NetworkChoice
 from ex4d.generation.wan.parallel.group import RankLostError, SequenceParallelGroup
 from ex4d.subprocesses import module_command, module_environment
+from ex4d.weights.converted import ConvertedWeights
 from ex4d.weights.places import WanFiles
 from ex4d_core.errors import is_expected
 from ex4d_core.wan_settings import WanSettings
@@ -72,6 +73,8 @@ def read_work(file: BinaryIO) -> WindowWork | None:
     choice["files"] = WanFiles(dit, text_encoder, **single)
     choice["loras"] = tuple((Path(path), weight) for path, weight in choice["loras"])
     choice["further_devices"] = tuple(choice["further_devices"])
+    if (kept := choice["converted"]) is not None:
+        choice["converted"] = ConvertedWeights(Path(kept["folder"]), kept["limit_gb"])
     return WindowWork(
         NetworkChoice(**choice),
         header["mode"],

@@ -18,7 +18,7 @@ import torch
 
 from ex4d.generation.wan.denoising import denoise
 from ex4d.generation.wan.errors import GenerationError
-from ex4d.generation.wan.loaded_networks import LoadedNetworks
+from ex4d.generation.wan.loaded_networks import networks_for
 from ex4d.generation.wan.parallel.group import RankLostError, SequenceParallelGroup
 from ex4d.generation.wan.parallel.processes import WindowWork, read_work, report_failure
 
@@ -40,15 +40,10 @@ def _run(rank: int, size: int, device: str, store: Path) -> None:
     received: queue.SimpleQueue[WindowWork] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(received,), daemon=True).start()
     group = SequenceParallelGroup(rank, size, torch.device(device), store)
-    networks: LoadedNetworks | None = None
     while True:
         work = received.get()
-        choice = replace(work.choice, device=device, further_devices=())
-        if networks is None or networks.choice != choice:
-            if networks is not None:
-                networks.unload()
-            networks = LoadedNetworks(choice)
-            networks.choose_mode(work.noise.shape[2:], work.mode)
+        networks = networks_for(replace(work.choice, device=device, further_devices=()))
+        networks.choose_mode(work.noise.shape[2:], work.mode)
         try:
             denoise(
                 networks.transformer,
