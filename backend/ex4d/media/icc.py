@@ -10,6 +10,7 @@ import functools
 import io
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
@@ -50,11 +51,12 @@ def conversion_of(profile: bytes) -> IccConversion | None:
     if not profile:
         return None
     try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if source.profile.xcolor_space.strip() != "RGB":
+        source = ImageCms.getOpenProfile(io.BytesIO(profile))
+        properties = cast("Any", source.profile)  # Pillow's stubs take it for the file
+        if properties.xcolor_space.strip() != "RGB":
             return None
         transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), "RGB", "RGB")
-        name = (source.profile.profile_description or "without a name").strip()
+        name = (properties.profile_description or "without a name").strip()
     except (ImageCms.PyCMSError, OSError):
         return None
     found = IccConversion(name, transform)

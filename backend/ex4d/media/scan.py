@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import av
 import av.codec
@@ -20,6 +21,7 @@ import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Disposition
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from ex4d.media import pixels
@@ -318,7 +320,7 @@ def _alpha_decoder(stream: VideoStream) -> Callable[[Packet], list[av.VideoFrame
     name = _ALPHA_DECODERS.get(stream.codec_context.name, "")
     if stream.metadata.get("alpha_mode") != "1" or name not in av.codec.codecs_available:
         return None
-    context = av.CodecContext.create(name, "r")
+    context = cast("VideoCodecContext", av.CodecContext.create(name, "r"))
 
     def decode(packet: Packet) -> list[av.VideoFrame]:
         frames = context.decode(packet if packet.size else None)
