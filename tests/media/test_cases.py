@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib.util
+import shutil
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -269,6 +270,13 @@ def test_exr_is_placed_in_its_display_window_and_its_primaries_are_converted(tmp
     assert frame.shape == (16, 32, 3)
     assert not frame[:2].any() and not frame[:, :4].any() and not frame[12:].any()
     assert frame[5, 10, 1] > 137 and frame[5, 10, 0] == 0  # 137 is 0.25 in sRGB; P3's green is outside of it
+
+
+def test_exr_beside_other_images_is_their_depth(tmp_path):
+    for number in range(2):
+        write_png(tmp_path / f"a_{number}.png", chart.chart(number))
+        shutil.copy(CASES / "11_exr_footage" / "d.1001.exr", tmp_path / f"depth_{number}.exr")
+    assert numbers(tmp_path) == [0, 1]
 
 
 def test_animated_webp_is_refused_by_name():

@@ -63,6 +63,9 @@ def sequence_files(path: Path, suffixes: tuple[str, ...], what: str = "images") 
     except PermissionError as error:
         raise MediaError(f"{path}: no permission to list the folder. Allow reading it, or copy the files.") from error
     files = [file for file in found if file.suffix.lower() in suffixes and not file.name.startswith(".")]
+    pictures = [file for file in files if file.suffix.lower() != ".exr"]
+    if suffixes == IMAGE_SUFFIXES and pictures:
+        files = pictures  # EXR files beside other images are their depth
     if not files:
         others = sorted({file.suffix.lower() for file in found} & set(_OTHER_IMAGES))
         if others:
