@@ -13,7 +13,7 @@ import av
 import numpy as np
 import OpenEXR
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, features
 
 from ex4d.media import MediaError, probe, read_frames, write_png
 from ex4d.media.timeline import constant_rate
@@ -270,6 +270,15 @@ def test_exr_is_placed_in_its_display_window_and_its_primaries_are_converted(tmp
     assert frame.shape == (16, 32, 3)
     assert not frame[:2].any() and not frame[:, :4].any() and not frame[12:].any()
     assert frame[5, 10, 1] > 137 and frame[5, 10, 0] == 0  # 137 is 0.25 in sRGB; P3's green is outside of it
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow writes no AVIF")
+def test_animated_avif_is_read_with_all_its_frames(tmp_path):
+    images = [Image.fromarray(chart.chart(number)) for number in range(5)]
+    images[0].save(tmp_path / "a.avif", save_all=True, append_images=images[1:], duration=100)
+    info = probe(tmp_path / "a.avif")
+    assert (info.frames, info.fps) == (5, 10)
+    assert numbers(tmp_path / "a.avif") == list(range(5))
 
 
 def test_exr_beside_other_images_is_their_depth(tmp_path):

@@ -134,9 +134,12 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
 
 
 def _by_preference(container: InputContainer) -> list[VideoStream]:
-    """The video streams that are not cover art, those with the default flag first."""
+    """The video streams that are not cover art, those with the default flag first.
+
+    The still picture of an animated AVIF is a stream of one frame beside the animation, with the same flag.
+    """
     streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
-    return sorted(streams, key=lambda stream: not stream.disposition & Disposition.default)
+    return sorted(streams, key=lambda one: (not one.disposition & Disposition.default, one.frames == 1))
 
 
 def scan(path: Path) -> Scan:
