@@ -23,7 +23,7 @@ def live_draft(request: ShotRequest) -> ShotRequest:
     """The request for a shot's draft, with the preset live, and prompts, seed and adapter of the shot's own.
 
     Args:
-        request: of the whole shot, for any engine.
+        request: of the whole final; of a preview, which has no adapter, the draft has none either.
     """
     wan = request.wan
     settings = wan_preset(

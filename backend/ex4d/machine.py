@@ -25,7 +25,6 @@ from ex4d_core.local_token import TOKENS_VARIABLE
 MODELS_VARIABLE = "EX4D_MODELS"
 MODEL_PATH_VARIABLE = "EX4D_MODEL_PATH"
 VRAM_LIMIT_VARIABLE = "EX4D_VRAM_LIMIT_GB"
-COMPILE_VAE_VARIABLE = "EX4D_COMPILE_VAE"
 CONVERTED_VARIABLE = "EX4D_CONVERTED_GB"
 
 # Every variable that this package reads, its meaning, and the flag that goes before it; for `ex4d --help` and the docs.
@@ -36,7 +35,6 @@ ENVIRONMENT = {
     MODEL_PATH_VARIABLE: ("further folders of weights of the engine wan, separated as in PATH", "--model-path"),
     LICENCE_VARIABLE: ("what results of this machine are for: commercial or research", "--licence"),
     VRAM_LIMIT_VARIABLE: ("GPU memory that the engine wan may use, in GB", "--vram-limit"),
-    COMPILE_VAE_VARIABLE: ("1: compile the VAE's decoder on a GPU; 0: not, the default", ""),
     CONVERTED_VARIABLE: ("disk space for converted weights beside the weights, in GB; 0: none", ""),
     "CUDA_VISIBLE_DEVICES": ("GPUs that PyTorch and a service see", "--device"),
 }
@@ -47,13 +45,9 @@ _MACHINE_KEYS = {
     "model_path": (list,),
     "licence": (str,),
     "vram_limit_gb": (int, float),
-    "compile_vae": (bool,),
     "converted_gb": (int, float),
 }
-_TOML_NAMES = {
-    **{(str,): "text", (list,): "a list of folders", (int, float): "a number"},
-    (bool,): "true or false",
-}
+_TOML_NAMES = {(str,): "text", (list,): "a list of folders", (int, float): "a number"}
 
 
 def default_models_folder() -> Path:
@@ -71,7 +65,6 @@ class MachineSettings:
         licence: what results of this machine are for; None leaves it to the request.
         accepted: names of parts that are for research only and for which the owner holds another licence.
         model_path: further folders, absolute, that weights of the engine wan are looked for in by what files hold.
-        compile_vae: compile the VAE's decoder on a GPU, which takes a minute for each size of frames.
         converted_gb: disk space (of 10**9 bytes each) for converted weights beside the weights; 0 for none.
 
     Raises:
@@ -84,7 +77,6 @@ class MachineSettings:
     licence: Licence | None = None
     accepted: tuple[str, ...] = ()
     model_path: tuple[Path, ...] = ()
-    compile_vae: bool = False
     # Of three presets with what they share: 34, 20 and 20 GB of a transformer.
     converted_gb: float = 80.0
 
@@ -125,7 +117,6 @@ class MachineSettings:
             as_licence(licence, LICENCE_VARIABLE) if licence else file.licence,
             accepted,
             tuple(model_path or further or file.model_path),
-            _switch(os.environ.get(COMPILE_VAE_VARIABLE), COMPILE_VAE_VARIABLE, file.compile_vae),
             file.converted_gb if converted is None else converted,
         )
 
@@ -141,7 +132,7 @@ class MachineSettings:
             if key not in _MACHINE_KEYS:
                 raise ConfigError(f"{where} has no key {key!r}: expected one of {', '.join(_MACHINE_KEYS)}")
             types = _MACHINE_KEYS[key]
-            if (isinstance(value, bool) and bool not in types) or not isinstance(value, types):
+            if isinstance(value, bool) or not isinstance(value, types):
                 raise ConfigError(f"{where} {key} must be {_TOML_NAMES[_MACHINE_KEYS[key]]}, not {value!r}")
             if isinstance(value, list) and not all(isinstance(one, str) for one in value):
                 raise ConfigError(f"{where} {key} must be a list of folders, not {value!r}")
@@ -172,12 +163,6 @@ class MachineSettings:
     ) -> None:
         """Raises LicenceError where a part may not be used here; see `ex4d_core.licences.require_allowed`."""
         require_allowed(name, commercial, self.licence_for(requested), self.accepted, terms=terms, instead=instead)
-
-
-def _switch(text: str | None, variable: str, otherwise: bool) -> bool:
-    if text not in (None, "", "0", "1"):
-        raise DeviceError(f"invalid {variable} {text!r}: expected 1 or 0")
-    return text == "1" if text else otherwise
 
 
 def _gigabytes(variable: str, expected: str) -> float | None:

@@ -1,17 +1,16 @@
-"""Benchmarks the VAE's decoder: plain, compiled, and spread over several GPUs (`ex4d bench generate --part decode`)."""
+"""Benchmarks the VAE's decoder: on one GPU, and spread over several GPUs (`ex4d bench generate --part decode`)."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from bench.measuring import Row, median_seconds, wait_for_gpu
+from bench.measuring import Row, median_seconds
 from bench.passes import Case
-from ex4d.generation.wan.decoding import compile_decoder, decode_in_order
+from ex4d.generation.wan.decoding import decode_in_order
 from ex4d.generation.wan.kernels.vae import optimize_vae
 from ex4d.generation.wan.networks import load_vae
 from ex4d.generation.wan.spread_decoder import SpreadDecoder
@@ -29,22 +28,12 @@ def measure_decoding(case: Case, models: Path) -> Iterator[Row]:
     vae = load_vae(find_wan_files(models).vae, device=case.device, dtype=dtype)
     optimize_vae(vae)
     precision = partial(torch.autocast, case.device.type, torch.bfloat16, enabled=case.on_gpu)
-    compiled = compile_decoder(vae) if case.on_gpu else compile_decoder(vae, "eager")
     for frames, width, height in _CLIPS if case.on_gpu else _TOY:
         latents = torch.randn(1, 16, (frames - 1) // 4 + 1, height // 8, width // 8, device=case.device)
         clip = f"{frames} frames of {width}x{height}"
         repeats = _REPEATS if case.on_gpu else 1
         exact, plain = _decoded(partial(decode_in_order, vae, latents, precision), repeats)
-        yield Row(f"decode, {clip}", f"{plain:.3f} s", "one device, not compiled")
-        started = time.perf_counter()
-        for _ in decode_in_order(vae, latents, precision, compiled=compiled):
-            pass
-        wait_for_gpu()
-        first = time.perf_counter() - started
-        made, seconds = _decoded(partial(decode_in_order, vae, latents, precision, compiled=compiled), repeats)
-        difference = float((made - exact).norm() / exact.norm())
-        remark = f"{plain / seconds:.2f} x; the first one {first:.1f} s; relative L2 {difference:.5f}"
-        yield Row(f"decode, compiled, {clip}", f"{seconds:.3f} s", remark)
+        yield Row(f"decode, {clip}", f"{plain:.3f} s", "one device")
         for count in (2, 4, 8):
             if case.on_gpu and count > torch.cuda.device_count():
                 break

@@ -44,7 +44,7 @@ def test_a_draft_sees_what_the_shot_sees_in_a_small_image(size, draft):
 
 def test_a_draft_keeps_prompts_and_seed_and_is_told_from_a_take():
     wan = wan_preset("quality", prompt="a wide street", negative_prompt="blurred", seed=7, adapter="mine")
-    draft = live_draft(replace(shot(3), wan=wan))
+    draft = live_draft(replace(shot(3), engine="wan", wan=wan))
     assert (draft.engine, draft.label, draft.wan.preset) == ("wan", "live draft", "live")
     assert (draft.wan.prompt, draft.wan.seed, draft.wan.adapter) == ("a wide street", 7, "mine")
     assert (draft.wan.steps, draft.wan.guidance, draft.wan.tiny_decoder) == (4, 1.0, True)

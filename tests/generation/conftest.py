@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from ex4d.generation.wan.encode_cache import encodes
+
 # Toy networks are too small for several threads: on busy cores these wait for each other longer than they compute.
 torch.set_num_threads(1)
 
@@ -22,6 +24,7 @@ def toy_models(tmp_path_factory) -> Path:
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch) -> None:
-    """Text embeddings are cached for each test alone, in processes that it starts too."""
+    """Text embeddings and encodings are cached for each test alone, in processes that it starts too."""
+    encodes.clear()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("platformdirs.user_cache_dir", lambda *names, **more: str(tmp_path / "cache"))

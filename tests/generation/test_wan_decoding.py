@@ -1,4 +1,4 @@
-"""The VAE's decoder, spread over several devices and compiled: the same frames."""
+"""The VAE's decoder, spread over several devices: the same frames."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import torch
 
 pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
 
-from ex4d.generation.wan.decoding import compile_decoder, decode_in_order
-from ex4d.generation.wan.kernels.vae import optimize_vae
+from ex4d.generation.wan.decoding import decode_in_order
 from ex4d.generation.wan.networks import build_vae, load_vae
 from ex4d.generation.wan.spread_decoder import SpreadDecoder, balanced_starts, decoder_layers
 from ex4d.generation.wan.wan_engine import create_wan_engine
@@ -84,38 +83,3 @@ def test_a_device_that_runs_out_of_memory_leaves_decoding_to_the_first(toy_model
     monkeypatch.setattr(networks, "decode", decode)
     monkeypatch.setattr(networks, "decode_alone", lambda: not fallen and (fallen.append(1) or True))
     assert torch.equal(torch.cat(list(engine._decode(latents))), expected) and fallen
-
-
-def test_a_decoder_that_cannot_be_compiled_is_used_as_it_is(toy_models, monkeypatch):
-    """Without a compiler on this machine, say; the frames that came before do not come again."""
-
-    def fails(graph, inputs):
-        raise RuntimeError("no C compiler")
-
-    engine = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", MachineSettings(toy_models))
-    networks = engine.networks
-    expected = torch.cat(list(networks.decode(LATENTS.clone())))
-    monkeypatch.setattr(networks, "_compiles", True)
-    monkeypatch.setattr(networks, "_compiled_decoder", compile_decoder(networks.vae, fails))
-    assert torch.equal(torch.cat(list(networks.decode(LATENTS.clone()))), expected)
-    assert not networks._compiles
-
-
-@pytest.mark.gpu
-def test_a_decoder_compiled_for_a_gpu_decodes_the_same_frames(toy_models):
-    if not torch.cuda.is_available():
-        pytest.skip("needs a CUDA device")
-    vae = load_vae(find_wan_files(toy_models).vae, device="cuda:0")
-    optimize_vae(vae)
-    latents = LATENTS.to("cuda:0")
-    exact, compiled = (
-        torch.cat(list(decode_in_order(vae, latents, contextlib.nullcontext, compiled=decode)))
-        for decode in (None, compile_decoder(vae))
-    )
-    assert (compiled - exact).norm() / exact.norm() < 0.02
-
-
-def test_a_compiled_decoder_decodes_the_same_frames(vae):
-    """Compiled from the third latent on; here by the tracer alone, whose code runs as it is."""
-    exact = frames(vae)
-    assert torch.allclose(frames(vae, compiled=compile_decoder(vae, "eager")), exact, atol=1e-5)

@@ -226,7 +226,7 @@ def test_the_layers_of_a_step_and_of_encoders_and_decoder_are_reported(toy_model
     # Two prompts, and three videos of two latents each; then the decoder's layers before each latent.
     encoding = [(step.done, step.total) for step in steps if step.stage == "encode"]
     vae = networks.vae.model
-    prompts = 2 * len(networks._encoders["text_encoder"].blocks)
+    prompts = 2 * len(networks._kept.encoders[networks._keys.encoders["text_encoder"]].blocks)
     video = 2 * len([*vae.encoder.downsamples, *vae.encoder.middle])
     assert [total for done, total in encoding if done == 0] == [prompts, video, video, video]
     assert encoding[prompts:] == 3 * [(done, video) for done in range(video)]

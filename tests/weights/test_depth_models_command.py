@@ -27,7 +27,7 @@ def test_the_command_line_names_every_estimator_in_the_order_of_auto(capsys):
     with pytest.raises(SystemExit):
         main(["models", "list", "--help"])
     said = " ".join(capsys.readouterr().out.replace("-\n", "-").split()).replace("- ", "-")
-    assert f"fast, {', '.join(ESTIMATORS)}" in said
+    assert f"tiny_decoder, {', '.join(ESTIMATORS)}" in said
 
 
 def test_the_list_says_size_place_and_licence(depth_models, capsys, monkeypatch):

@@ -56,6 +56,7 @@ BYTES_PER_PIECE = 16  # of a large face, or a face that is not snapped
 
 # How CUDA threads share the drawing; see `drawing.Work`. Values measured on an H200; none is critical.
 DIRECT_PIXELS = 48
+DIRECT_STRETCHED = 4096  # more, since each thread of a group splits or cuts the face again
 PIECE_ROWS = 8
 GROUP_SIZE = 16
 DEVICE_GROUPS, MIN_GROUPS, MAX_GROUPS = 65536, 128, 16384  # of all frames; and of each, the fewest and the most
@@ -194,12 +195,12 @@ class WarpRasterizer:
         per_frame = vertices * BYTES_PER_VERTEX + pixels * BYTES_PER_PIXEL + self._pieces(vertices) * per_piece
         return max(1, CUDA_BATCH_BYTES // per_frame)
 
-    def _sharing(self, frames: int, height: int) -> tuple[int, int, int, int]:
-        """How threads share a frame's drawing: direct_pixels, piece_rows, groups and group_size of `drawing.Work`."""
+    def _sharing(self, frames: int, height: int) -> tuple[int, int, int, int, int]:
+        """How threads share a frame's drawing: direct_pixels to group_size of `drawing.Work`."""
         if self.device.type == "cpu":
-            return 1 << 30, height, 1, 1
+            return 1 << 30, 1 << 30, height, 1, 1
         groups = min(max(MIN_GROUPS, DEVICE_GROUPS // frames), MAX_GROUPS)
-        return DIRECT_PIXELS, PIECE_ROWS, groups, GROUP_SIZE
+        return DIRECT_PIXELS, DIRECT_STRETCHED, PIECE_ROWS, groups, GROUP_SIZE
 
     def _pieces(self, vertices: int) -> int:
         """Room in a frame's queue: stretched faces lie along discontinuities, far fewer than a frame has pixels."""
@@ -269,7 +270,8 @@ class WarpRasterizer:
         work.stretched = self._empty(wp.int32, frames, room)
         counters = torch.zeros(frames * int(drawing.COUNTERS), dtype=torch.int32, device=self.device)
         work.counters = wp.from_torch(counters)
-        work.direct_pixels, work.piece_rows, work.groups, work.group_size = self._sharing(frames, height)
+        work.direct_pixels, work.direct_stretched, *shared = self._sharing(frames, height)
+        work.piece_rows, work.groups, work.group_size = shared
 
         def launch(kernel: Kernel, dim: tuple[int, ...], *arguments: object) -> None:
             wp.launch(kernel, dim=dim, inputs=arguments, device=self._warp_device, block_dim=BLOCK_THREADS)

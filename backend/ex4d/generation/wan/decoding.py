@@ -10,7 +10,7 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 # Ridge of the least-squares fit, for directions that a shot's latents hardly vary in.
 _RIDGE = 1e-3
-# Latents before the decoder's memory has the form that it keeps.
-_UNLIKE_OTHERS = 2
 
 
 def encode_video(
@@ -55,7 +53,6 @@ def decode_in_order(
     on_part: PartCallback | None = None,
     *,
     ahead: int = 0,
-    compiled: Callable[..., Any] | None = None,
 ) -> Iterator[torch.Tensor]:
     """Yield frames (n, 3, H, W) float32 in [-1, 1] for each latent in turn: one for the first, then four each.
 
@@ -67,26 +64,23 @@ def decode_in_order(
             two, called before every latent.
         ahead: how many latents are under way while the frames of one are yielded: with a `SpreadDecoder`, one for each
             further device.
-        compiled: the decoder as `compile_decoder` has it.
     """
     model = vae.model
     weight = next(model.parameters())
     mean, inverse = (values.to(latents.device, torch.float32).view(1, -1, 1, 1, 1) for values in vae.scale)
     model.clear_cache()
     cache = model._feat_map
-    # Hooks of layers would have a compiled decoder compiled again, and hold several devices back.
-    layers = [] if ahead or compiled is not None else [*model.decoder.middle, *model.decoder.upsamples]
+    # Hooks of layers would hold several devices back.
+    layers = [] if ahead else [*model.decoder.middle, *model.decoder.upsamples]
     try:
         with precision():
             features = model.conv2((latents.float() / inverse + mean).to(weight.dtype))
         waiting: deque[torch.Tensor] = deque()
         for index in range(latents.shape[2]):
-            # The first two latents find another memory than all others, for which alone compiling pays.
-            decode = model.decoder if compiled is None or index < _UNLIKE_OTHERS else compiled
             if on_part is not None and not layers:
                 on_part(0, 1)
             with precision(), _reported(layers, 1, latents.device, on_part):
-                frames, _, _ = decode(features[:, :, index : index + 1], feat_cache=cache, feat_idx=[0])
+                frames, _, _ = model.decoder(features[:, :, index : index + 1], feat_cache=cache, feat_idx=[0])
             waiting.append(frames[0].transpose(0, 1).float().clamp(-1, 1))
             if len(waiting) > ahead:
                 yield waiting.popleft().to(latents.device)
@@ -95,11 +89,6 @@ def decode_in_order(
     finally:
         # Only this decoding's cache: the caller may have started the next one already.
         cache.clear()
-
-
-def compile_decoder(vae: WanVideoVAE, backend: str = "inductor") -> Callable[..., Any]:
-    """The VAE's decoder, compiled for `decode_in_order`; each size of frames is compiled when it is first decoded."""
-    return torch.compile(vae.model.decoder.forward, backend=backend, dynamic=False)
 
 
 def _reported(

@@ -132,7 +132,7 @@ class LoadedNetworks:
 
     @torch.inference_mode()
     def decode(self, latents: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Yield frames as `decode_in_order` does: over all devices, or compiled where the choice says so."""
+        """Yield frames as `decode_in_order` does, over all devices."""
         yield from self._decoder.decode(self.vae, latents, self.precision, self.on_decode)
 
     def decode_alone(self) -> bool:

@@ -29,7 +29,6 @@ class NetworkChoice:
         identity: of the files, so that a replaced one is loaded again.
         further_devices: they share every shot's denoising steps.
         vram_limit_gb: GPU memory (of 2**30 bytes each) to use of each device; None for all that is free.
-        compile_vae: compile the VAE's decoder, on a GPU.
         converted: where converted weights are kept; None to keep none.
     """
 
@@ -41,7 +40,6 @@ class NetworkChoice:
     identity: str = ""
     further_devices: tuple[str, ...] = ()
     vram_limit_gb: float | None = None
-    compile_vae: bool = False
     converted: ConvertedWeights | None = None
 
     @property

@@ -1,21 +1,18 @@
-"""`VaeDecoder`: decodes latents over all devices of a choice, compiled, or as the VAE is."""
+"""`VaeDecoder`: decodes latents over all devices of a choice."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from torch._dynamo.exc import TorchDynamoException
 
-from ex4d.generation.wan.decoding import compile_decoder, decode_in_order
+from ex4d.generation.wan.decoding import decode_in_order
 from ex4d.generation.wan.memory import free_memory
 from ex4d.generation.wan.network_choice import NetworkChoice
 from ex4d.generation.wan.spread_decoder import SpreadDecoder
 from ex4d.generation.wan.work_parts import PartCallback
-from ex4d.weights.checkpoints import first_line
 from ex4d.weights.notes import note_once
 
 if TYPE_CHECKING:
@@ -28,8 +25,6 @@ class VaeDecoder:
     def __init__(self, choice: NetworkChoice):
         """Prepare nothing yet."""
         self._devices = (choice.device, *choice.further_devices)
-        self._compiles = choice.compile_vae and torch.device(choice.device).type == "cuda"
-        self._compiled: Callable[..., Any] | None = None
         self._spread: SpreadDecoder | None = None
         self._is_alone = len(self._devices) == 1
 
@@ -43,21 +38,8 @@ class VaeDecoder:
         """Yield frames as `decode_in_order` does."""
         if not self._is_alone and self._spread is None:
             self._spread = self._spread_over_devices(vae)
-        if self._spread is not None:
-            yield from decode_in_order(vae, latents, precision, on_part, ahead=len(self._devices) - 1)
-            return
-        yielded = 0
-        if self._compiles:
-            self._compiled = self._compiled or compile_decoder(vae)
-            try:
-                for frames in decode_in_order(vae, latents, precision, on_part, compiled=self._compiled):
-                    yield frames
-                    yielded += 1
-                return
-            except TorchDynamoException as error:
-                self._compiles = False
-                note_once(f"the VAE's decoder is not compiled: {first_line(error)}")
-        yield from islice(decode_in_order(vae, latents, precision, on_part), yielded, None)
+        ahead = 0 if self._spread is None else len(self._devices) - 1
+        yield from decode_in_order(vae, latents, precision, on_part, ahead=ahead)
 
     def decode_alone(self) -> bool:
         """After running out of memory: decode on the first device alone; false if it was alone."""

@@ -365,7 +365,6 @@ def create_wan_engine(
         identity=files_identity(*paths, *(path for path, _ in loras)),
         further_devices=tuple(further),
         vram_limit_gb=machine.vram_limit_gb,
-        compile_vae=machine.compile_vae,
         converted=converted_weights(machine),
     )
     return WanEngine(settings, networks_for(choice), enlarger, _tiny_decoder(machine, choice))

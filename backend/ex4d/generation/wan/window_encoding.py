@@ -19,7 +19,6 @@ from ex4d.generation.wan.encode_cache import encodes
 from ex4d.generation.wan.encoders import files_identity
 from ex4d.generation.wan.loaded_networks import LoadedNetworks
 from ex4d.generation.wan.windows import Window, WindowEnd
-from ex4d.generation.wan.work_parts import PartCallback
 from ex4d_core.errors import RequestError
 from ex4d_core.wan_settings import WanSettings
 
@@ -60,10 +59,9 @@ class WindowEncoder:
         first, frames, files = known[:, :, 0], pixels.color.shape[2], networks.choice.files
         owner = "image encoder", files_identity(files.image_encoder), networks.choice.dtype
         image_embeds = encodes.find_or_make(owner, first, lambda: networks.image_embedding(first))
-        on_part = [_share(networks.on_encode, number, 3) for number in range(3)]
-        color = self._encoded(pixels.color, frames, on_part[0])
-        mask = self._encoded(pixels.mask, frames, on_part[1])
-        known_then_grey = self._encoded(known, frames, on_part[2])
+        color = self._encoded(pixels.color, frames)
+        mask = self._encoded(pixels.mask, frames)
+        known_then_grey = self._encoded(known, frames)
         # The VAE's encoder is causal, so these are the latents of the known frames alone.
         known_latents = known_then_grey[:, :, : latent_count(known.shape[2])]
         if before is not None and before.latents is not None:
@@ -95,23 +93,19 @@ class WindowEncoder:
         decoded = before.decoded.transpose(0, 1)[None].to(self._networks.device)
         return carried + encoded[:, :, 1:] - self._encoded(decoded, decoded.shape[2])[:, :, 1:]
 
-    def _encoded(self, video: torch.Tensor, frames: int, on_part: PartCallback | None = None) -> torch.Tensor:
+    def _encoded(self, video: torch.Tensor, frames: int) -> torch.Tensor:
         """Latents of a video (1, 3, T, H, W) that goes on in mid grey up to ``frames``; see `encode_cache`."""
         networks = self._networks
         owner = "vae", files_identity(networks.choice.files.vae), networks.choice.dtype, frames
 
         def encode() -> torch.Tensor:
             with networks.precision():
-                return encode_video(networks.vae, image_to_video_input(video, frames), networks.device, on_part)
+                filled = image_to_video_input(video, frames)
+                return encode_video(networks.vae, filled, networks.device, networks.on_encode)
 
         # A mask's channels are one in memory.
         content = (video[:, :1] if video.stride(1) == 0 else video).to(networks.choice.dtype)
         return encodes.find_or_make(owner, content, encode)
-
-
-def _share(callback: PartCallback | None, number: int, count: int) -> PartCallback | None:
-    """A callback of the ``number``-th of ``count`` equal works, which reports all of them as one."""
-    return callback and (lambda done, total: callback(number * total + done, count * total))
 
 
 def nothing_seen(when: str = "") -> RequestError:

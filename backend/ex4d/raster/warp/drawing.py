@@ -50,6 +50,7 @@ class Work:
     stretched: wp.array2d(dtype=int)  # (B, room): faces, for `stretched_faces`; empty unless they are drawn there
     counters: wp.array(dtype=int)  # (B * COUNTERS,)
     direct_pixels: int  # a single thread draws faces whose box on the screen has at most so many pixels
+    direct_stretched: int  # the same of stretched faces
     piece_rows: int  # rows of the screen in a piece
     groups: int  # of threads, for each frame
     group_size: int

@@ -184,7 +184,7 @@ def draw_or_queue_split(
 @wp.func
 def is_direct(box: Box, work: Work) -> bool:
     """Whether a single thread draws what has this box on the screen."""
-    return (box.right - box.left + 1) * (box.bottom - box.top + 1) <= work.direct_pixels
+    return (box.right - box.left + 1) * (box.bottom - box.top + 1) <= work.direct_stretched
 
 
 @wp.func
