@@ -72,8 +72,7 @@ class KeptTransformer:
         """End what belongs to it."""
         for streaming in self.streaming:
             streaming.stop()
-        if self._copy is not None:
-            self._copy.release()
+        self._copy = None
 
     def _parts_on_device(self) -> list[nn.Module]:
         device = self.transformer.device

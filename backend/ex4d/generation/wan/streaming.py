@@ -7,6 +7,7 @@ block must be called once in its turn for all prompts, or the copy would have le
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from functools import partial
 
@@ -78,9 +79,6 @@ class BlockStreaming:
             hook.remove()
         if self._copy_stream is not None:
             self._copy_stream.synchronize()
-            for piece in self._host:
-                for memory in piece.values():
-                    _page_unlock(memory)
 
     @torch.inference_mode()
     def pause(self) -> None:
@@ -164,11 +162,6 @@ class HostCopy:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
 
-    def release(self) -> None:
-        """Unlock the host's memory, before this is dropped."""
-        for memory in (memory for piece in self._host for memory in piece.values()):
-            _page_unlock(memory)
-
 
 def _pack(block: nn.Module) -> dict[torch.dtype, torch.Tensor]:
     """Pack a block's parameters into a flat tensor per type; they become views of it."""
@@ -187,15 +180,12 @@ def _pack(block: nn.Module) -> dict[torch.dtype, torch.Tensor]:
 def _page_lock(memory: torch.Tensor) -> None:
     """Page-lock memory where it is, since torch's own page-locked memory comes in powers of two.
 
-    If the system refuses, the memory stays as it is.
+    If the system refuses, the memory stays as it is. It is unlocked when the tensor goes, in whatever way: later memory
+    at the same place could not be copied.
     """
-    if (runtime := torch.cuda.cudart()) is not None:
-        runtime.cudaHostRegister(memory.data_ptr(), memory.numel() * memory.element_size(), 0)
-
-
-def _page_unlock(memory: torch.Tensor) -> None:
-    if memory.is_pinned() and (runtime := torch.cuda.cudart()) is not None:
-        runtime.cudaHostUnregister(memory.data_ptr())
+    runtime, address = torch.cuda.cudart(), memory.data_ptr()
+    if runtime is not None and runtime.cudaHostRegister(address, memory.nbytes, 0) == runtime.cudaError.success:
+        weakref.finalize(memory, runtime.cudaHostUnregister, address).atexit = False
 
 
 def _bind(block: nn.Module, pieces: dict[torch.dtype, torch.Tensor]) -> None:
