@@ -13,6 +13,7 @@ pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
 from diffsynth.models.wan_video_text_encoder import WanTextEncoder
 
 from ex4d.generation.wan import GenerationError, WanUnavailableError
+from ex4d.generation.wan.encode_cache import encodes
 from ex4d.generation.wan.layouts import used_layout
 from ex4d.generation.wan.loaded_networks import LoadedNetworks
 from ex4d.generation.wan.memory import (
@@ -37,6 +38,7 @@ from tests.generation.small_shots import FEW, shot
 def test_every_memory_mode_gives_the_same_video(toy_models, mode):
     engine = create_wan_engine(wan_preset("ex4d-reference", **FEW), "cpu", MachineSettings(toy_models))
     plain = list(engine.generate(shot()))
+    encodes.clear()
     networks = LoadedNetworks(engine.networks.choice, mode)
     assert np.array_equal(plain, list(WanEngine(engine.settings, networks).generate(shot())))
     assert bool(networks._kept.encoders) == (mode == "resident")

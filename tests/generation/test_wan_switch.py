@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
 
 from ex4d.generation.wan import loaded_networks, memory
+from ex4d.generation.wan.encode_cache import encodes
 from ex4d.generation.wan.loaded_networks import LoadedNetworks, networks_for
 from ex4d.generation.wan.network_choice import NetworkChoice
 from ex4d.generation.wan.networks import dit_on_meta, open_dit
@@ -97,6 +98,7 @@ def test_presets_share_networks_and_come_back_without_loading_exactly_as_they_we
     settings = [(REFERENCE, 0.0), (STANDARD, 0.0), (FAST, 1.0), (FAST, 0.5)]
     fresh = [film(one, LoadedNetworks(choose(one, weight))) for one, weight in settings]
     assert not any(np.array_equal(fresh[0], other) for other in fresh[1:])
+    encodes.clear()
     transformers = []
     for (one, weight), expected in zip(settings, fresh, strict=True):
         networks = networks_for(choose(one, weight))
