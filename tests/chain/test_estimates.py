@@ -211,7 +211,7 @@ def test_a_dry_run_of_a_final_tells_every_working_size(sample_scene, tmp_path, c
     assert list(sizes) == list(WORKING_SIZES) and not list(tmp_path.iterdir())
     assert {size["seconds"] for size in sizes.values()} == {None}, "no GPU here"
     assert main([*words, "--dry-run"]) == 0
-    assert "generated at 832x480    time unknown, 44.2 GB of GPU memory" in capsys.readouterr().out
+    assert "generated at 832x480    time unknown, 19.1 GB of GPU memory" in capsys.readouterr().out
 
 
 def test_a_final_says_what_it_takes_on_the_card_that_makes_it(sample_scene):
