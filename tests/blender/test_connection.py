@@ -259,8 +259,8 @@ def test_a_tick_keeps_its_budget_and_the_next_one_does_the_rest(monkeypatch):
 
 def test_the_budgets_of_all_work_are_known_and_each_fits_into_a_tick():
     # Test of the backend, arrivals, drawing, tabs, jobs, viewports, missing scenes, comparison, camera path, coverage,
-    # views, weights.
-    assert len(scheduler._work) == 12
+    # views, live drafts, weights.
+    assert len(scheduler._work) == 13
     assert all(0 < work.budget <= scheduler_module.TICK_BUDGET_SECONDS <= 0.004 for work in scheduler._work)
 
 

@@ -13,6 +13,7 @@ import bpy
 import pytest
 
 from blender_addon.connection.session import session
+from blender_addon.coverage import shot_starts
 from blender_addon.coverage.shot_path import shot_paths
 from blender_addon.coverage.shot_starts import start_of_shot
 from blender_addon.footage.weights import PUBLISHED_ADAPTER, adapter_items, weights
@@ -350,8 +351,8 @@ def test_time_and_memory_on_the_backends_card_are_estimated_before_a_final_is_se
     card = Card.first_of(devices)
     standard, quality = wan_preset("standard"), wan_preset("quality", max_pixels=0, above_model="generate")
     text = estimate_texts(standard, 49, 512, 512, card)
-    assert text == ("Estimate for H200: 15 s, 44.2 GB of its memory", "")
-    assert estimate_texts(quality, 81, 1920, 1080, card)[0].startswith("Estimate for H200: 64 min, 8")
+    assert text == ("Estimate for H200: 15 s, 19.1 GB of its memory", "")
+    assert estimate_texts(quality, 81, 1920, 1080, card)[0].startswith("Estimate for H200: 64 min, 58.6 GB")
     assert estimate_texts(standard, 49, 512, 512, card, 8) != text, "a lead-in takes longer"
     small = Card.of_device("NVIDIA GeForce RTX 4070, 12 GiB (cuda:0)")
     estimate, problem = estimate_texts(quality, 81, 1920, 1080, small)
@@ -390,10 +391,8 @@ def test_the_start_is_known_again_when_the_scene_moves_in_time(card_scene, monke
     scene, (scene_object, _) = bpy.context.scene, shot_objects(bpy.context)
     shot_paths.of(scene).sample(bpy.context)
     shown = []
-    monkeypatch.setattr(
-        "blender_addon.coverage.shot_starts._is_at_source",
-        lambda package, camera, shown_frame: shown.append(shown_frame) or True,
-    )
+    see = lambda package, camera, shown_frame: shown.append(shown_frame) or True  # noqa: E731
+    monkeypatch.setattr(shot_starts, "_is_at_source", see)
     first = shot_paths.of(scene).frame_start - scene_object.ex4d_scene.frame_start
     start_of_shot(scene, scene_object)
     start_of_shot(scene, scene_object)

@@ -103,7 +103,7 @@ def test_a_newer_camera_replaces_the_draft_that_waits(generating, shot):
 
 def test_a_backend_without_the_lora_says_so_and_a_draft_comes_once_it_is_there(generating, models, shot):
     lora = next((models / "loras").iterdir())
-    moved = lora.rename(models / lora.name)
+    moved = lora.rename(models.parent / lora.name)  # anywhere in the folder of models it would be found
     tick_until(lambda: session().server and "wan live" in session().server.lacking, "the backend to notice")
     bpy.context.scene.ex4d_draft.live = True
     tick_until(lambda: "ex4d models fetch fast" in live_drafts.problem, "the reason")
