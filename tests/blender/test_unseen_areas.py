@@ -16,6 +16,7 @@ import mathutils
 import numpy as np
 import pytest
 
+from blender_addon.cameras.pivots import pivot_settings
 from blender_addon.scenes import unseen_areas
 from blender_addon.scenes.back_limits import measure
 from blender_addon.scenes.face_shaders import STRETCHED, draw_batch, face_shader
@@ -38,6 +39,9 @@ OCCLUSIONS = ("watertight", "thickness", "open")
 SIZE = (96, 64)
 MAGENTA = (1.0, 0.0, 1.0, 1.0)
 GRAY = (0.4, 0.4, 0.4, 1.0)
+# Between the card and the horizon. An orbit of the card itself would look past its thickness, all of which hides in
+# viewports, and in renders as much as the angle says.
+PIVOT = (0.0, 0.0, 4.36)
 # Renders the end of the camera's move in each occlusion model, and measures the first frame; see `measured`.
 BACKEND = """
 import sys, numpy as np
@@ -49,7 +53,8 @@ import torch
 
 folder, out = sys.argv[1:]
 for model in ("watertight", "thickness", "open"):
-    options = ["--preset", "orbit", "--occlusion", model, "--samples", "1", "--no-clean", "--no-remember"]
+    options = ["--preset", "orbit", "--pivot", "0,0,4.36", "--occlusion", model]
+    options += ["--samples", "1", "--no-clean", "--no-remember"]
     assert main(["render", folder, *options, "--out", f"{out}/{model}.npz"]) == 0
 scene = Scene.open(folder)
 arrays = (np.array(one[:1]) for one in (scene.depth(), scene.color()))
@@ -125,12 +130,17 @@ def test_workbench_renders_the_footage_if_its_own_settings_say_so():
     assert look_of(space, scene) == THROUGH
 
 
-def look_from_the_moves_end(folder: Path) -> tuple[bpy.types.Object, SimpleNamespace]:
+def look_from_the_moves_end(
+    folder: Path, pivot: tuple[float, ...] | None = None
+) -> tuple[bpy.types.Object, SimpleNamespace]:
     """An imported scene at the end of an orbit, and the context of a viewport that looks through its camera."""
     open_factory_file()
     for one in list(bpy.data.objects):
         bpy.data.objects.remove(one)
     imported = import_scene(folder)
+    if pivot is not None:
+        chosen = pivot_settings(imported)
+        chosen.point, chosen.is_picked, chosen.kind = pivot, True, "POINT"
     assert bpy.ops.ex4d.add_camera(preset="orbit") == {"FINISHED"}
     scene = bpy.context.scene
     scene.frame_set(scene.frame_end)
@@ -199,7 +209,7 @@ def is_blue(pixels: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("occlusion", OCCLUSIONS)
 def test_all_shadings_mark_what_a_render_leaves_unseen(gpu_here, ground_scene, measured, monkeypatch, occlusion):
-    imported, context = look_from_the_moves_end(ground_scene)
+    imported, context = look_from_the_moves_end(ground_scene, PIVOT)
     monkeypatch.setattr(unseen_areas, "current_context", lambda: context)
     shot = context.scene.ex4d_shot
     shot.occlusion, shot.memory = occlusion, "off"
