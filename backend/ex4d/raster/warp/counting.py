@@ -16,7 +16,6 @@ from ex4d.raster.warp.drawing_rims import (
     Ids,
     draw_rims,
     draw_solid,
-    draw_unsnapped_split,
     points_of,
     with_back,
 )
@@ -51,6 +50,7 @@ from ex4d.raster.warp.resolving_reference import SEEN_ALPHA
 from ex4d.raster.warp.rims import back_of, split_of
 from ex4d.raster.warp.simplifying import LOWER_HIDDEN, UPPER_HIDDEN
 from ex4d.raster.warp.unsnapped import draw_homogeneous, signed_volume
+from ex4d.raster.warp.unsnapped_rims import draw_unsnapped_split
 
 wp.set_module_options({"enable_backward": False})
 

@@ -19,9 +19,7 @@ from ex4d.raster.warp.drawing import (
 from ex4d.raster.warp.drawing_rims import (
     draw_rims,
     draw_solid,
-    draw_unsnapped_split,
     ids_of,
-    may_show_split,
     points_of,
     rims_box,
     solid_box,
@@ -41,6 +39,7 @@ from ex4d.raster.warp.projection import (
     mesh_face,
 )
 from ex4d.raster.warp.rims import back_of, split_of
+from ex4d.raster.warp.unsnapped_rims import draw_unsnapped_split, may_show_split
 
 # A face has five triangles and nine points. With their code repeated for each, a GPU waits for instructions.
 wp.set_module_options({"enable_backward": False, "max_unroll": 1})
