@@ -58,11 +58,7 @@ class BlockStreaming:
         self._blocks = list(blocks[resident:])
         for block in blocks[:resident]:
             block.to(device)
-        self._host = [_pack(block) for block in self._blocks]
-        if device.type == "cuda":
-            for piece in self._host:
-                for memory in piece.values():
-                    _page_lock(memory) if pinned is None else pinned.lock(memory)
+        self._host = _pack_all(self._blocks, device, pinned)
         self._buffers: list[dict[torch.dtype, torch.Tensor]] = []
         # Of blocks that are in a buffer or being copied: the buffer's number, and the end of the copy.
         self._buffered: dict[int, tuple[int, torch.cuda.Event | None]] = {}
@@ -142,11 +138,7 @@ class HostCopy:
         For a GPU, they are page-locked within the limit of ``pinned``, or all of them.
         """
         self._device, self._parts = device, list(parts)
-        self._host = [_pack(part) for part in self._parts]
-        if device.type == "cuda":
-            for piece in self._host:
-                for memory in piece.values():
-                    _page_lock(memory) if pinned is None else pinned.lock(memory)
+        self._host = _pack_all(self._parts, device, pinned)
 
     @torch.inference_mode()
     def park(self) -> None:
@@ -161,6 +153,17 @@ class HostCopy:
             _bind(part, {dtype: memory.to(self._device, non_blocking=True) for dtype, memory in piece.items()})
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
+
+
+def _pack_all(
+    modules: Sequence[nn.Module], device: torch.device, pinned: PinnedMemory | None
+) -> list[dict[torch.dtype, torch.Tensor]]:
+    """Pack the parameters of each module; for a GPU page-locked within the limit of ``pinned``, or all of them."""
+    packed = [_pack(module) for module in modules]
+    if device.type == "cuda":
+        for memory in (memory for piece in packed for memory in piece.values()):
+            _page_lock(memory) if pinned is None else pinned.lock(memory)
+    return packed
 
 
 def _pack(block: nn.Module) -> dict[torch.dtype, torch.Tensor]:
