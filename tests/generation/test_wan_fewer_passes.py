@@ -52,15 +52,20 @@ def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     return ((ours - theirs).norm() / theirs.norm()).item()
 
 
-def test_steps_that_are_left_out_take_no_pass(transformer, conditioning, monkeypatch):
-    passes = []
+@pytest.fixture
+def passes(transformer, monkeypatch) -> list[int]:
+    """How many passes each step that runs the network takes; grows as the transformer is used."""
+    counted = []
     plain = transformer._run_blocks
     monkeypatch.setattr(
         transformer,
         "_run_blocks",
-        lambda streams, running, *rest: (passes.append(len(running)), plain(streams, running, *rest))[1],
+        lambda streams, running, *rest: (counted.append(len(running)), plain(streams, running, *rest))[1],
     )
+    return counted
 
+
+def test_steps_that_are_left_out_take_no_pass(transformer, conditioning, passes):
     def run(**changes) -> tuple[torch.Tensor, int]:
         passes.clear()
         settings = dataclasses.replace(SETTINGS, **changes)
@@ -111,19 +116,12 @@ def test_protected_steps_have_dense_attention_and_the_others_the_chosen_one(tran
     assert torch.equal(made, denoise(transformer, NOISE, conditioning, dense, precision=contextlib.nullcontext))
 
 
-def test_tea_cache_leaves_protected_steps_alone(transformer, conditioning, monkeypatch):
+def test_tea_cache_leaves_protected_steps_alone(transformer, conditioning, passes):
     """Weights without time make every step alike, so that it leaves out all that it may."""
     transformer.dit.time_projection[1].weight.data.zero_()
-    steps = []
-    plain = transformer._run_blocks
-    monkeypatch.setattr(
-        transformer,
-        "_run_blocks",
-        lambda streams, running, *rest: (steps.append(bool(running)), plain(streams, running, *rest))[1],
-    )
     settings = dataclasses.replace(SETTINGS, tea_cache=1.0, protected_steps=3)
     denoise(transformer, NOISE, conditioning, settings, precision=contextlib.nullcontext)
-    assert steps == [True, True, True, True, False, False, False, True]
+    assert [bool(count) for count in passes] == [True, True, True, True, False, False, False, True]
 
 
 def test_an_attention_that_is_not_there_is_refused_before_anything_is_loaded(toy_models):
