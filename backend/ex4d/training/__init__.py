@@ -1,5 +1,6 @@
-"""Training an adapter of EX-4D's kind: LoRA and camera encoder on the frozen transformer.
+"""Training of EX-4D's adapter: simulated masks, data sets of encoded samples, and the trainer.
 
-`adapter` has what is trained, `schedule` what a step learns from, `trainer` the loop. The transformer's classes are those
-of inference (`ex4d.generation.wan.transformer`), built for training.
+`samples.py`, `shards.py` and `manifest.py` say what a data set is; what makes one writes them, and the trainer reads
+them. `adapter.py` has what is trained, `schedule.py` what a step learns from, `trainer.py` the loop; the transformer's
+classes are those of inference (`ex4d.generation.wan.transformer`). Nothing here is imported by the other rooms but `cli`.
 """

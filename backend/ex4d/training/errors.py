@@ -1,9 +1,21 @@
-"""Errors of training that a user can act on."""
+"""What a user of training data, or of the trainer, can act on."""
 
 from __future__ import annotations
 
 from ex4d.installation import install_command
 from ex4d_core.errors import Ex4dError
+
+
+class TrainingDataError(Ex4dError):
+    """Footage, captions or settings that no data set can be made of, or a data set that cannot be trained on."""
+
+
+class SampleError(TrainingDataError):
+    """A training sample with tensors that are missing, of a wrong shape or type, or not finite."""
+
+
+class ShardError(TrainingDataError):
+    """A shard that is missing, cut off, changed, or holds a bad sample; the message names it."""
 
 
 class TrainingError(Ex4dError):
@@ -24,4 +36,4 @@ class RunDiffersError(TrainingError):
 
 
 class NotFiniteError(TrainingError):
-    """The loss or its gradients became NaN or infinite."""
+    """The loss or its gradient became NaN or infinite."""
