@@ -1,4 +1,4 @@
-"""What one step learns from: flow matching on Wan's shifted schedule, the learning rate, and the order of the data.
+"""What one step learns from: flow matching on Wan's shifted schedule, and the learning rate.
 
 Whatever chance decides is a function of the seed and of the sample's position in the run, so that a run that is resumed,
 or runs on another number of GPUs, draws the same.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -85,34 +84,6 @@ def learning_rate(settings: TrainingSettings, step: int) -> float:
         return settings.learning_rate * warm
     share = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
-
-
-class DataOrder:
-    """The order in which a run sees its samples: each once per epoch, shards in turn so that few are open at once."""
-
-    def __init__(self, shard_sizes: Sequence[int], seed: int):
-        """Order the samples of shards that hold so many each, which are numbered on through all shards."""
-        self._sizes, self._seed = tuple(shard_sizes), seed
-        self._epoch, self._order = -1, []
-
-    def sample(self, position: int) -> int:
-        """The number of the sample at a position of the run."""
-        epoch, place = divmod(position, sum(self._sizes))
-        if epoch != self._epoch:
-            self._epoch, self._order = epoch, self._shuffled(epoch)
-        return self._order[place]
-
-    def _shuffled(self, epoch: int) -> list[int]:
-        draws = random.Random(seed_of(self._seed, "order", epoch))
-        starts = [sum(self._sizes[:number]) for number in range(len(self._sizes))]
-        shards = list(range(len(self._sizes)))
-        draws.shuffle(shards)
-        order = []
-        for shard in shards:
-            samples = list(range(starts[shard], starts[shard] + self._sizes[shard]))
-            draws.shuffle(samples)
-            order += samples
-        return order
 
 
 def seed_of(seed: int, purpose: str, number: int) -> int:

@@ -52,7 +52,7 @@ class TrainingSettings(Settings):
         weight_decay, clip_norm: of AdamW, and the largest norm of a step's gradient.
         shift: of Wan's schedule; 5 is what the sampler uses.
         loss_weight: of a timestep: "bell" is DiffSynth's, highest in the middle; "uniform" is 1.
-        unprompted: share of samples that are trained without their prompt, which guidance needs.
+        unprompted: share of samples whose prompt is left out: zeros, as after a text's end.
         precision: of the frozen weights' matmuls; what is trained, and its gradients, are float32.
         frozen_in_8_bits: store the frozen weights in fp8.
         checkpointing, offload: see `Recomputation`.
@@ -71,7 +71,7 @@ class TrainingSettings(Settings):
     clip_norm: Annotated[float, Range(above=0), Option("largest norm of a step's gradient", metavar="X")] = 1.0
     shift: Annotated[float, Range(above=0), Option("of Wan's schedule", metavar="X")] = 5.0
     loss_weight: Annotated[LossWeight, Option("weight of a timestep in the loss")] = "bell"
-    unprompted: Annotated[float, Range(0, 1), Option("share of samples without their prompt", metavar="X")] = 0.1
+    unprompted: Annotated[float, Range(0, 1), Option("share of samples without their prompt", metavar="X")] = 0.0
     precision: Annotated[Literal["bf16", "float32"], Option("of the frozen weights' matmuls")] = "bf16"
     frozen_in_8_bits: Annotated[bool | None, Option("store the frozen weights in fp8; default: as --card has it")] = None
     checkpointing: Annotated[bool, Option("keep all activations instead of computing them twice", flag="--keep-all")] = (
