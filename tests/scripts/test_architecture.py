@@ -15,6 +15,7 @@ import draw_rooms
 LAYERS = [
     {"cli"},
     {"service", "demo"},
+    {"training"},
     {"pipeline"},
     {"generation", "raster"},
     {"mesh"},
