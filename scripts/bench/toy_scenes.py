@@ -21,6 +21,8 @@ _ROOM_LOW, _ROOM_HIGH = (-4.5, -2.2, -2.5), (4.5, 1.3, 7.5)
 _FIELD_OF_VIEW = math.radians(60)
 # Of the sines of a texture: two on every surface.
 _WAVES = 2
+# Share of a ray's length within which two points count as one.
+_SAME_POINT = 0.005
 _LIGHT = (0.35, -0.8, -0.5)
 
 
@@ -37,10 +39,15 @@ class Cameras:
     side: int
 
     @property
+    def focal_length(self) -> float:
+        """Pixels."""
+        return self.side / (2 * math.tan(_FIELD_OF_VIEW / 2))
+
+    @property
     def intrinsics(self) -> torch.Tensor:
         """(3, 3) float64, equal for all."""
-        focal = self.side / (2 * math.tan(_FIELD_OF_VIEW / 2))
-        return torch.tensor([[focal, 0, self.side / 2], [0, focal, self.side / 2], [0, 0, 1]], dtype=torch.float64)
+        focal, middle = self.focal_length, self.side / 2
+        return torch.tensor([[focal, 0, middle], [0, focal, middle], [0, 0, 1]], dtype=torch.float64)
 
     def moved(self, local: torch.Tensor) -> Cameras:
         """Cameras whose poses are (B, T, 4, 4) ``local`` ones in these cameras' own axes."""
@@ -95,32 +102,47 @@ class MovingScenes:
     def cast(self, cameras: Cameras) -> Images:
         """Cast a ray through the centre of every pixel; T frames are spread evenly over the scenes' motion."""
         poses, side = cameras.camera_to_world, cameras.side
-        scenes, frames = poses.shape[:2]
-        across = (torch.arange(side, device=poses.device) + 0.5 - side / 2) / cameras.intrinsics[0, 0].item()
+        across = (torch.arange(side, device=poses.device) + 0.5 - side / 2) / cameras.focal_length
         down, right = torch.meshgrid(across, across, indexing="ij")
         rays = torch.stack([right, down, torch.ones_like(down)], dim=-1).view(1, 1, -1, 3)
-        # Of length 1 along z, so that a ray's parameter is the depth.
+        # Of length 1 along z, so that a ray's length is the depth.
         directions = rays @ poses[..., :3, :3].transpose(-1, -2)
         origins = poses[..., None, :3, 3]
-        time = torch.linspace(0, 1, frames, device=poses.device).view(1, -1, 1)
-        depth, color = self._room(origins, directions)
+        depth, color = self._trace(origins, directions)
+        points = origins + directions * depth[..., None]
+        shape = (*poses.shape[:2], side, side)
+        return Images(color.clamp(0, 1).view(*shape, 3), depth.view(shape), points.view(*shape, 3))
+
+    def visible(self, points: torch.Tensor, cameras: Cameras) -> torch.Tensor:
+        """Whether cameras see (B, T, H, W, 3) points of surfaces: inside the image, with nothing before them."""
+        poses, flat = cameras.camera_to_world, points.flatten(2, 3)
+        origins = poses[..., None, :3, 3]
+        local = (flat - origins) @ poses[..., :3, :3]
+        place = local[..., :2].abs() * cameras.focal_length
+        inside = (local[..., 2] > 0) & (place < local[..., 2:] * cameras.side / 2).all(dim=-1)
+        reached, _ = self._trace(origins, flat - origins)
+        return (inside & (reached > 1 - _SAME_POINT)).view(points.shape[:-1])
+
+    def _trace(self, origins: torch.Tensor, directions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Length (B, T, P), in units of the direction, to what (B, T, P, 3) rays hit first, and its colour."""
+        time = torch.linspace(0, 1, directions.shape[1], device=directions.device).view(1, -1, 1)
+        length, color = self._room(origins, directions)
         for number in range(BOXES + SPHERES):
             centre = (self.centres[:, number, None] + self.velocities[:, number, None] * time)[:, :, None]
             turn = _turns(self.yaws[:, number])[:, None]
             local_origins, local_directions = (origins - centre) @ turn, directions @ turn
             size = self.sizes[:, number, None, None]
-            found = _hit_box if number < BOXES else _hit_sphere
-            hit, normal = found(local_origins, local_directions, size)
-            nearer = hit < depth
-            depth = torch.where(nearer, hit, depth)
+            find = _hit_box if number < BOXES else _hit_sphere
+            hit, normal = find(local_origins, local_directions, size)
+            nearer = hit < length
+            length = torch.where(nearer, hit, length)
             points = local_origins + local_directions * torch.where(nearer, hit, 0.0)[..., None]
-            color = torch.where(nearer[..., None], self._painted(number, points, normal @ turn.transpose(-1, -2)), color)
-        points = origins + directions * depth[..., None]
-        shape = (scenes, frames, side, side)
-        return Images(color.clamp(0, 1).view(*shape, 3), depth.view(shape), points.view(*shape, 3))
+            painted = self._painted(number, points, normal @ turn.transpose(-1, -2))
+            color = torch.where(nearer[..., None], painted, color)
+        return length, color
 
     def _room(self, origins: torch.Tensor, directions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Depth (B, T, P) and colour (B, T, P, 3) of the walls, seen from inside."""
+        """Length (B, T, P) and colour (B, T, P, 3) of the walls, seen from inside."""
         low, high = (origins.new_tensor(corner) for corner in (_ROOM_LOW, _ROOM_HIGH))
         safe = torch.where(directions.abs() < 1e-6, 1e-6, directions)
         exits = (torch.where(safe > 0, high, low) - origins) / safe
@@ -214,23 +236,23 @@ def _turns(yaws: torch.Tensor) -> torch.Tensor:
 def _hit_box(
     origins: torch.Tensor, directions: torch.Tensor, size: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Depth (B, T, P), infinite beside the box, and normal (B, T, P, 3) where rays enter a box about the origin."""
+    """Length (B, T, P), infinite beside the box, and normal (B, T, P, 3) where rays enter a box about the origin."""
     safe = torch.where(directions.abs() < 1e-6, 1e-6, directions)
     entering, axis = ((-safe.sign() * size - origins) / safe).max(dim=-1)
     leaving = ((safe.sign() * size - origins) / safe).amin(dim=-1)
-    hit = torch.where((entering < leaving) & (entering > 1e-3), entering, torch.inf)
+    hit = torch.where((entering < leaving) & (entering > 1e-4), entering, torch.inf)
     return hit, -torch.nn.functional.one_hot(axis, 3) * safe.sign()
 
 
 def _hit_sphere(
     origins: torch.Tensor, directions: torch.Tensor, size: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Depth (B, T, P), infinite beside the sphere, and normal (B, T, P, 3) where rays enter a sphere about the origin."""
+    """Length (B, T, P), infinite beside the sphere, and normal (B, T, P, 3) where rays enter a sphere about the origin."""
     radius = size[..., 0]
     squared = directions.square().sum(-1)
     half = (origins * directions).sum(-1)
     beneath = half.square() - squared * (origins.square().sum(-1) - radius.square())
     hit = (-half - beneath.clamp_min(0).sqrt()) / squared
-    hit = torch.where((beneath > 0) & (hit > 1e-3), hit, torch.inf)
+    hit = torch.where((beneath > 0) & (hit > 1e-4), hit, torch.inf)
     points = origins + directions * torch.where(hit.isfinite(), hit, 0.0)[..., None]
     return hit, points / radius[..., None]
