@@ -20,7 +20,7 @@ import torch
 
 from bench.measuring import Row, wait_for_gpu
 from bench.packed_clips import PackedTransformer, clip_of, packed_dataset, stacked_clips
-from bench.random_weights import random_weights, small_dit_sizes
+from bench.random_weights import small_dit_sizes
 from bench.toy_clips import (
     Clips,
     filmed,
@@ -42,7 +42,7 @@ from ex4d.training.adapter import Building, build_trained
 from ex4d.training.ranks import accelerator_of
 from ex4d.training.run_folder import RunConfig, RunFolder
 from ex4d.training.settings import AdapterShape, TrainingSettings
-from ex4d.training.trainer import Trainer, training_precision
+from ex4d.training.trainer import OnStep, Trainer, training_precision
 from ex4d_core.durable_files import put_in_place
 from ex4d_core.wan_settings import wan_preset
 
@@ -60,6 +60,7 @@ SEEN_TARGET, HOLE_TARGET, SHARE_TARGET = 6.0, 2.0, 0.02
 
 # Blocks of 4 frames of 2x2 pixels become 16 numbers.
 _BLOCK_SIDE = 2
+_WHITENING = 0.3
 # Holes are far from what the codec was made for; this keeps their latents at the size of the others.
 _CONTROL_SCALE = 4.0
 _SHIFT = 3.0
@@ -131,7 +132,7 @@ EXPERIMENTS = {
         masks=2,
         base_steps=600,
         base_batch=8,
-        base_rate=1.5e-3,
+        base_rate=3e-3,
         settings=_settings(300, 1, 3e-3, "float32"),
         pack=8,
         evaluated=24,
@@ -211,7 +212,7 @@ class Learning:
             experiment.clips, experiment.frames, experiment.side, _TRAINING_CLIPS, device
         )
         self._video = to_video(self.clips.color)
-        self.codec = LinearCodec(self._video[:256].cpu(), _BLOCK_SIDE).to(device)
+        self.codec = LinearCodec(self._video[:256].cpu(), _BLOCK_SIDE, _WHITENING).to(device)
 
     @property
     def base(self) -> Path:
@@ -223,8 +224,10 @@ class Learning:
         from diffsynth.models.wan_video_dit import WanModel
 
         size = self.experiment
-        dit = WanModel(**small_dit_sizes(size.heads, size.layers, size.ffn))
-        dit.load_state_dict(random_weights(dit.state_dict(), 0))
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(0)
+            dit = WanModel(**small_dit_sizes(size.heads, size.layers, size.ffn))
+        torch.nn.init.zeros_(dit.head.head.weight)
         seen = torch.ones(self.clips.color.shape[:-1], dtype=torch.bool, device=self.device)
         inputs = conditioning_of(self.codec, self._video, seen)
         losses = train_by_flow_matching(
@@ -254,7 +257,7 @@ class Learning:
         latents = self.codec.encode(self._video)
         return torch.cat([latents] * len(parts)), stacked_clips(parts)
 
-    def trainer(self, masks: Masks, seed: int) -> Trainer:
+    def trainer(self, masks: Masks, seed: int, on_step: OnStep | None = None) -> Trainer:
         """A run of the project's trainer, at the state that its folder has."""
         size, folder = self.experiment, RunFolder(self.folder / f"{masks}-{seed}")
         settings = replace(size.settings, seed=seed)
@@ -275,11 +278,11 @@ class Learning:
         dit, blocks = open_dit([self.base], None, device=self.device, dtype=self._dtype)
         building = Building(size.shape, seed, recomputation=Recomputation(checkpointing=False))
         model = PackedTransformer(build_trained(dit, blocks, building, device=self.device), size.pack)
-        return Trainer(model, dataset, config, folder, accelerator_of(str(self.device), shard=False))
+        return Trainer(model, dataset, config, folder, accelerator_of(str(self.device), shard=False), on_step)
 
-    def run(self, masks: Masks, seed: int, until: int | None = None) -> None:
+    def run(self, masks: Masks, seed: int, until: int | None = None, on_step: OnStep | None = None) -> None:
         """Train an adapter, or continue, and write it as a file with the published names once it is done."""
-        trainer = self.trainer(masks, seed)
+        trainer = self.trainer(masks, seed, on_step)
         trainer.run(until)
         if trainer.step == trainer.settings.steps:
             _write(trainer.adapter.published(), self.adapter(masks, seed))

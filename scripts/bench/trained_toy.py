@@ -89,14 +89,22 @@ def moving_scenes(count: int, generator: torch.Generator) -> Scenes:
 class LinearCodec:
     """Blocks of 4 frames of 8x8 pixels to 16 numbers of mean 0 and variance 1, and back; frame 0 counts four times."""
 
-    def __init__(self, video: torch.Tensor, side: int = 8):
-        """Take the principal components of a (B, 3, T, H, W) sample, in blocks of ``side`` x ``side`` pixels."""
+    def __init__(self, video: torch.Tensor, side: int = 8, whitening: float = 1.0):
+        """Take the principal components of a (B, 3, T, H, W) sample.
+
+        Args:
+            side: of the blocks, pixels.
+            whitening: with 1 all numbers have variance 1, so that what is hardly visible counts as much as what is; with 0
+                errors count as in pixels. The mean of the variances is 1 with any.
+        """
         self._side = side
         blocks = self._blocks(video).movedim(1, -1).flatten(0, -2)
         self._mean = blocks.mean(dim=0)
         variances, directions = torch.linalg.eigh(torch.cov((blocks - self._mean).T))
         self._directions = directions[:, -LATENT_CHANNELS:]
-        self._deviations = variances[-LATENT_CHANNELS:].sqrt()
+        deviations = variances[-LATENT_CHANNELS:].sqrt()
+        scaled = deviations ** (1 - whitening)
+        self._deviations = deviations / scaled * scaled.square().mean().sqrt()
 
     def to(self, device: torch.device | str) -> LinearCodec:
         """Compute on a device from now on; returns the codec."""
