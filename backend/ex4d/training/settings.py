@@ -40,8 +40,8 @@ class AdapterShape(Settings):
 class TrainingSettings(Settings):
     """How an adapter is trained.
 
-    Known of EX-4D's own training are the adapter (rank, layers) and that it runs on Wan2.1-I2V-14B-480P with 49 frames of
-    512x512; its learning rate, batch, steps, timesteps and weights of the loss are not published, so those here are ours.
+    Known of EX-4D's own training are the adapter (rank, layers) and that it runs on Wan2.1-I2V-14B-480P with 49 frames
+    of 512x512; its code, with timesteps and weights of the loss, was not published: the values here are ours.
 
     Attributes:
         steps: of the optimiser.
@@ -73,10 +73,12 @@ class TrainingSettings(Settings):
     loss_weight: Annotated[LossWeight, Option("weight of a timestep in the loss")] = "bell"
     unprompted: Annotated[float, Range(0, 1), Option("share of samples without their prompt", metavar="X")] = 0.0
     precision: Annotated[Literal["bf16", "float32"], Option("of the frozen weights' matmuls")] = "bf16"
-    frozen_in_8_bits: Annotated[bool | None, Option("store the frozen weights in fp8; default: as --card has it")] = None
-    checkpointing: Annotated[bool, Option("keep all activations instead of computing them twice", flag="--keep-all")] = (
-        True
+    frozen_in_8_bits: Annotated[bool | None, Option("store the frozen weights in fp8; default: as --card has it")] = (
+        None
     )
+    checkpointing: Annotated[
+        bool, Option("keep all activations instead of computing them twice", flag="--keep-all")
+    ] = True
     offload: Annotated[
         bool | None, Option("keep the blocks' inputs in the host's memory; default: as --card has it")
     ] = None
@@ -108,7 +110,7 @@ class TrainingSettings(Settings):
 
 
 # What each card's memory asks for at 49 frames of 512x512 (24GB: 25 frames of 384x384); docs/how-to/train.md counts it.
-# 14B weights take 33 GB in bf16 and 17 GB in 8 bits, the adapter with AdamW's state 1.6 GB, the inputs of 40 blocks 11 GB.
+# The weights take 33 GB in bf16 and 17 GB in 8 bits, the adapter with AdamW's state 1.6 GB, 40 blocks' inputs 11 GB.
 CARDS: dict[CardName, dict[str, Any]] = {
     "24GB": {"frozen_in_8_bits": True, "offload": True},
     "48GB": {"frozen_in_8_bits": False, "offload": True},

@@ -1,8 +1,8 @@
 """`Trainer`: the loop that trains an adapter, from the state that a run has to its last step.
 
-One sample is one pass, as everywhere in the engine; a step has ``batch`` of them, shared out over the processes. All that
-chance decides follows from the seed and the sample's position (`schedule`), so a run that is resumed continues bit for
-bit on one device.
+One sample is one pass, as everywhere in the engine; a step has ``batch`` of them, shared out over the processes. All
+that chance decides follows from the seed and the sample's position (`schedule`), so a run that is resumed continues bit
+for bit on one device.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Trainer:
         trained = self.adapter.parameters()
         names = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
         # DDP would send all frozen weights to every process, which has them, at the start.
-        model._ddp_params_and_buffers_to_ignore = names  # pyright: ignore[reportAttributeAccessIssue]
+        object.__setattr__(model, "_ddp_params_and_buffers_to_ignore", names)
         optimizer = torch.optim.AdamW(
             list(trained.values()), lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay
         )
@@ -203,9 +203,9 @@ class Trainer:
         self._optimizer.zero_grad()
         self.keep_state()
         raise NotFiniteError(
-            f"the {what} became {value} in step {self.step + 1} (samples {', '.join(keys[:4])}); nothing of that step is "
-            f"kept, and the run's state is that of step {self.step}. Check these samples, or export the state with ex4d "
-            "train export and start another run --from it with a lower --learning-rate"
+            f"the {what} became {value} in step {self.step + 1} (samples {', '.join(keys[:4])}); nothing of that step "
+            f"is kept, and the run's state is that of step {self.step}. Check these samples, or export the state with "
+            "ex4d train export and start another run --from it with a lower --learning-rate"
         )
 
     def keep_state(self) -> None:
