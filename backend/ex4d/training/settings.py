@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from ex4d_core.errors import RequestError
@@ -99,13 +99,10 @@ class TrainingSettings(Settings):
 
     def for_card(self, card: CardName) -> TrainingSettings:
         """The same, with what a card's memory asks for where nobody has chosen it."""
-        chosen = {
-            entry.name: CARDS[card][entry.name]
-            for entry in fields(self)
-            if entry.name in CARDS[card] and getattr(self, entry.name) is None
-        }
-        if self.shard or self.precision == "float32":
-            chosen = {name: value for name, value in chosen.items() if name != "frozen_in_8_bits"}
+        of_card = dict(CARDS[card])
+        if self.shard or self.precision == "float32":  # neither goes with weights in 8 bits
+            of_card["frozen_in_8_bits"] = False
+        chosen = {name: value for name, value in of_card.items() if getattr(self, name) is None}
         return replace(self, **chosen)
 
 
