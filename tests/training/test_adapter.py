@@ -1,4 +1,4 @@
-"""The adapter on the transformer's own classes: it begins at nothing, and its gradients are those of DiffSynth's modules."""
+"""The adapter on the transformer's own classes: it begins at nothing, and its gradients are those of DiffSynth."""
 
 import pytest
 import torch

@@ -1,12 +1,12 @@
-"""`ex4d train` from a data set to an adapter that the engine wan loads by its name, and that gives the trainer's result."""
+"""`ex4d train` from a data set to an adapter that the engine wan loads, with the trainer's own result."""
 
 import json
 import shutil
 
 import pytest
 import torch
-from bench.random_weights import write_models
 
+from bench.random_weights import write_models
 from ex4d.cli.main import main
 from ex4d.generation.wan.denoising import denoise
 from ex4d.generation.wan.loaded_networks import LoadedNetworks

@@ -150,12 +150,16 @@ def test_a_damaged_state_is_named(tmp_path, dataset):
     toy_trainer(tmp_path / "run", dataset, toy_config(dataset)).run(2)
     path = RunFolder(tmp_path / "run").state_folder(2) / "adapter.safetensors"
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(CheckpointError, match="adapter.safetensors"):
+    with pytest.raises(CheckpointError, match=r"adapter\.safetensors"):
         toy_trainer(tmp_path / "run", dataset, toy_config(dataset))
 
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path):
-    with RunFolder(tmp_path).locked(), pytest.raises(TrainingError, match="another process"), RunFolder(tmp_path).locked():
+    with (
+        RunFolder(tmp_path).locked(),
+        pytest.raises(TrainingError, match="another process"),
+        RunFolder(tmp_path).locked(),
+    ):
         pass
 
 

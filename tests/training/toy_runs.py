@@ -1,4 +1,4 @@
-"""A toy of the transformer with random weights, a data set that fits it, and runs on both that a CPU trains in seconds."""
+"""A toy of the transformer with random weights, a data set that fits it, and runs that a CPU trains in seconds."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from bench.random_weights import random_weights, small_dit_sizes
 from torch import nn
 
+from bench.random_weights import random_weights, small_dit_sizes
 from ex4d.generation.wan.networks import with_exact_norms
 from ex4d.training.adapter import Building, TrainedTransformer, build_trained
 from ex4d.training.manifest import FORMAT, DatasetManifest
@@ -98,8 +98,8 @@ def toy_config(dataset: Dataset, **settings: object) -> RunConfig:
 
 def toy_trainer(folder: Path, dataset: Dataset, config: RunConfig, on_step: OnStep | None = None) -> Trainer:
     """Begin or continue a run with the toy, as a new process would."""
-    run = RunFolder(folder)
-    if not run.exists:
+    run, accelerator = RunFolder(folder), accelerator_of("cpu")
+    if accelerator.is_main_process and not run.exists:
         run.start(config)
-    accelerator = accelerator_of("cpu", shard=config.settings.shard)
+    accelerator.wait_for_everyone()
     return Trainer(toy_model(seed=config.settings.seed), dataset, config, run, accelerator, on_step)

@@ -92,7 +92,7 @@ class Session:
             RankLostError: another process of the run ended.
         """
         settings = self.config.settings
-        accelerator = accelerator_of(device, shard=settings.shard)
+        accelerator = accelerator_of(device)
         first = accelerator.is_main_process
         with failing_together(), self.run.locked() if first else nullcontext():
             if first and not self.run.exists:
