@@ -1,4 +1,4 @@
-"""Shards of a data set (WebDataset tar files of samples), and `Dataset`, which streams them from a folder or a bucket."""
+"""Shards of a data set (WebDataset tar files of samples), and `Dataset`, which streams them from folders or buckets."""
 
 from __future__ import annotations
 
