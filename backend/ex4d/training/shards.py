@@ -1,4 +1,4 @@
-"""Shards of a data set (WebDataset tar files of samples), and `Dataset`, which streams them from folders or buckets."""
+"""Shards of a data set (WebDataset tar files of samples), and `Dataset`, which streams them from folder or bucket."""
 
 from __future__ import annotations
 
