@@ -41,6 +41,7 @@ class SampleOrigin(Settings):
         clip: name of the footage, for people.
         first_frame: of the window, in the footage.
         caption: the prompt.
+        angle: degrees that the sampled camera turns around its pivot, at most; 0 of other masks.
         move: the sampled camera or regions in words, for people.
         seed: of the mask.
     """
@@ -54,6 +55,7 @@ class SampleOrigin(Settings):
     clip: str = ""
     first_frame: Annotated[int, Range(0)] = 0
     caption: str = ""
+    angle: Annotated[float, Range(0, 180)] = 0.0
     move: str = ""
     seed: Annotated[int, Range(0)] = 0
 
