@@ -17,6 +17,7 @@ from ex4d.raster.batches import BATCH_PIXELS, CPU_BATCH_PIXELS
 from ex4d.training.mask_morphology import cleaned
 from ex4d.training.mask_settings import MoveSettings
 from ex4d.training.sampled_moves import SampledMove, draw_move, turned_degrees
+from ex4d.training.samples import MaskKind
 from ex4d_core.cameras import CameraPath
 from ex4d_core.pivots import middle_distance
 
@@ -39,7 +40,7 @@ class SimulatedMask:
     """
 
     seen: torch.Tensor
-    kind: str
+    kind: MaskKind
     words: str
     angle: float = 0.0
     tries: int = 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 import torch
 from torch.nn import functional
@@ -21,7 +21,6 @@ from ex4d_core.errors import RequestError
 from ex4d_core.schema import Length, Range, Settings
 
 MaskKind = Literal["rendered", "tracked", "other"]
-MASK_KINDS: tuple[str, ...] = get_args(MaskKind)
 
 # Metadata of the safetensors file: one text, JSON.
 _ORIGIN = "origin"
