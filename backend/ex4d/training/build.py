@@ -15,7 +15,7 @@ from ex4d.generation.wan.encoders import MAX_TOKENS
 from ex4d.machine import MachineSettings
 from ex4d.pipeline.estimate import require_room
 from ex4d.progress import Progress, ignore_progress
-from ex4d.training.build_plan import BuildPlan, make_plan
+from ex4d.training.build_plan import PLAN, BuildPlan, make_plan
 from ex4d.training.build_pool import make_shards
 from ex4d.training.clip_list import Clip, list_clips
 from ex4d.training.dataset_settings import DatasetSettings
@@ -174,14 +174,18 @@ def _manifest_of(plan: BuildPlan, shards: list[FinishedShard], note: Callable[[s
 def _require_same_encoders(finished: dict[int, FinishedShard | None], identity: str, folder: Path) -> None:
     if any(shard is not None and shard.encoders not in ("", identity) for shard in finished.values()):
         raise TrainingDataError(
-            f"{folder} was begun with other weights of the encoders than are here now: continue it with those, or build "
-            "into a new folder"
+            f"{folder} was begun with other weights of the encoders than are here now: continue it with those, or "
+            "choose a new folder"
         )
 
 
 def _require_own(folder: Path) -> None:
     """Check that a folder is new, empty, or holds a data set."""
-    if folder.is_dir() and any(folder.iterdir()) and not any((folder / name).exists() for name in (_LOCK, MANIFEST)):
+    if (
+        folder.is_dir()
+        and any(folder.iterdir())
+        and not any((folder / name).exists() for name in (_LOCK, PLAN, MANIFEST))
+    ):
         raise TrainingDataError(f"{folder} holds something else than a data set: choose an empty folder")
     if folder.exists() and not folder.is_dir():
         raise TrainingDataError(f"{folder} is a file: name a folder for the data set")

@@ -1,7 +1,7 @@
 """A process of `ex4d dataset build` for one device: makes one shard after the other.
 
-Messages are those of `ex4d.service.processes`. It gets {"shard": N} and replies with {"done"} (samples of the shard) and,
-at the end, {"made": N} or {"error"}. Its first message is {"ready": device}.
+Messages are those of `ex4d.service.processes`. It gets {"shard": N} and replies with {"done"} (samples of the shard)
+and, at the end, {"made": N} or {"error"}. Its first message is {"ready": device}.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ import re
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from ex4d.generation.wan.conditioning import SIZE_STEP
 from ex4d.training.mask_settings import MoveSettings, RegionSettings, Share
 from ex4d_core.cameras import MAX_SIDE
 from ex4d_core.errors import RequestError
@@ -14,6 +13,8 @@ from ex4d_core.schema import Length, Option, Range, Settings
 from ex4d_core.sources import DepthSettings
 from ex4d_core.wan_settings import MAX_PROMPT, MAX_WINDOW, Conditioning, WanSettings
 
+# As of the working size, see `ex4d.generation.wan.conditioning.SIZE_STEP`.
+_SIZE_STEP = 16
 _SIDES = re.compile(r"(\d{1,5})x(\d{1,5})")
 
 
@@ -54,7 +55,7 @@ class DatasetSettings(Settings):
 
     frames: Annotated[int, Range(5, MAX_WINDOW), Option("frames of each sample, 4n + 1", metavar="N")] = 49
     size: Annotated[
-        tuple[Annotated[int, Range(SIZE_STEP, MAX_SIDE)], Annotated[int, Range(SIZE_STEP, MAX_SIDE)]],
+        tuple[Annotated[int, Range(_SIZE_STEP, MAX_SIDE)], Annotated[int, Range(_SIZE_STEP, MAX_SIDE)]],
         Option("size of each sample, multiples of 16; the middle of the footage", metavar="WxH", read=_sides),
     ] = (512, 512)
     stride: Annotated[
@@ -87,8 +88,8 @@ class DatasetSettings(Settings):
         super().__post_init__()
         if self.frames % 4 != 1:
             raise RequestError(f"frames must be 4n + 1 (5, 9, 13...), not {self.frames}")
-        if any(side % SIZE_STEP for side in self.size):
-            raise RequestError(f"size must have multiples of {SIZE_STEP}, not {self.size[0]}x{self.size[1]}")
+        if any(side % _SIZE_STEP for side in self.size):
+            raise RequestError(f"size must have multiples of {_SIZE_STEP}, not {self.size[0]}x{self.size[1]}")
         if self.erosion[0] > self.erosion[1]:
             raise RequestError(f"erosion must be its smallest, then its largest side, not {self.erosion!r}")
         if self.depth.layout != "estimator":

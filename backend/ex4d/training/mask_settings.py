@@ -21,8 +21,8 @@ BALANCES: tuple[str, ...] = get_args(Balance)
 Share = Annotated[float, Range(0, 1)]
 Weight = Annotated[float, Range(0, 1000)]
 
-# Film moves that turn or travel; zooms in alone hide nothing.
-_FILM_MOVES = tuple(name for name in PRESETS if name not in ("30", "60", "90", "orbit", "zoom_in"))
+# Zooms in hide nothing, and circles have a kind of their own.
+TRAVELLING = tuple(name for name in PRESETS if name not in ("30", "60", "90", "orbit", "zoom_in"))
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class MoveSettings(Settings):
         orbit: smallest and largest angle of circles, degrees, positive to the right.
         elevation: smallest and largest climb of circles, degrees.
         zoom: smallest and largest factor of the focal length, reached at the end of any move.
-        presets: which of them, by name or degrees.
+        presets: which of them, by name or degrees; none for all that travel or turn.
         amount: smallest and largest share of a preset's default amount.
         reach: smallest and largest distance that free paths go, as a share of the subject's distance.
         turn: degrees that free paths look beside the subject, at most.
@@ -67,8 +67,13 @@ class MoveSettings(Settings):
         Option("factor of the focal length at the end of moves", metavar="LOW,HIGH"),
     ] = (0.8, 1.25)
     presets: Annotated[
-        tuple[str, ...], Option("camera preset to draw from; repeat it for more (default: all film moves)")
-    ] = _FILM_MOVES
+        tuple[str, ...],
+        Option(
+            "camera preset to draw from; repeat it for more (default: all that travel or turn)",
+            metavar="PRESET",
+            flag="--mask-preset",
+        ),
+    ] = ()
     amount: Annotated[
         tuple[Annotated[float, Range(0, 3)], Annotated[float, Range(0, 3)]],
         Option("amount of presets, of their default", metavar="LOW,HIGH"),
@@ -104,8 +109,6 @@ class MoveSettings(Settings):
                     f"unknown camera preset {name!r:.80} in presets: expected a number of degrees or one of "
                     f"{', '.join(PRESETS)}"
                 )
-        if self.preset_weight and not self.presets:
-            raise RequestError("presets is empty: name one, or set preset_weight to 0")
 
 
 @dataclass(frozen=True)

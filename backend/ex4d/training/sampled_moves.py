@@ -12,7 +12,7 @@ from typing import cast
 
 import numpy as np
 
-from ex4d.training.mask_settings import MoveSettings
+from ex4d.training.mask_settings import TRAVELLING, MoveSettings
 from ex4d_core.cameras import CameraPath, look_at
 from ex4d_core.trajectories import EASINGS, PRESETS, Easing, Trajectory, build_path, ease, is_degrees
 
@@ -103,7 +103,8 @@ def draw_move(settings: MoveSettings, random: np.random.Generator) -> SampledMov
         words = f"orbit {degrees:.0f} degrees, elevation {climb:.0f}{with_zoom}"
         return SampledMove(kind, words, easing, zoom, "orbit", degrees, climb)
     if kind == "preset":
-        name = settings.presets[random.integers(len(settings.presets))]
+        presets = settings.presets or TRAVELLING
+        name = presets[random.integers(len(presets))]
         share = float(random.uniform(*settings.amount))
         sign = -1.0 if random.random() < 0.5 else 1.0
         return _drawn_preset(name, share, sign, easing, zoom)
