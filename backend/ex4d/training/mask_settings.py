@@ -69,7 +69,7 @@ class MoveSettings(Settings):
     presets: Annotated[
         tuple[str, ...],
         Option(
-            "camera preset to draw from; repeat it for more (default: all that travel or turn)",
+            "camera preset to draw from; repeatable (default: all that travel or turn)",
             metavar="PRESET",
             flag="--mask-preset",
         ),

@@ -57,7 +57,7 @@ def mask_sheet(
     read = reader.read(scan.starts[0], settings.frames)
     rasterizer = create_rasterizer("warp", device, machine=machine)
     surface = read.surface.to(rasterizer.device)
-    rows: list[tuple[str, np.ndarray]] = [(f"{Path(clip.footage).name} from frame {scan.starts[0]}", read.frames)]
+    rows = [(f"{Path(clip.footage).name} from frame {scan.starts[0]}", list(read.frames))]
     for tracked in (0.0, 1.0):
         for number in range(masks):
             seed = int.from_bytes(hashlib.sha256(f"{settings.seed} {number}".encode()).digest()[:7], "big")
@@ -66,7 +66,7 @@ def mask_sheet(
             if mask is None:
                 note(f"none of the masks drawn for row {len(rows)} has an unseen share within the limits")
                 continue
-            rows.append((_described(mask), read.frames * mask.seen.cpu().numpy()[..., None]))
+            rows.append((_described(mask), list(read.frames * mask.seen.cpu().numpy()[..., None])))
     return contact_sheet(rows), [label for label, _ in rows]
 
 
