@@ -2,15 +2,19 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from bench.random_weights import write_models
 from ex4d.cli.main import main
+from ex4d.cli.train_look import process_of
 from ex4d.generation.wan.denoising import denoise
 from ex4d.generation.wan.loaded_networks import LoadedNetworks
 from ex4d.generation.wan.network_choice import NetworkChoice
+from ex4d.media.video_writer import VideoWriter
 from ex4d.training.base_model import base_identity, find_base, open_for_training
 from ex4d.training.run_folder import RunFolder
 from ex4d.training.sampling import sample_latents
@@ -145,3 +149,51 @@ def test_results_are_json_for_programs(trained, capsys):
     assert main(["train", "export", str(trained / "run"), "-o", str(trained / "out.safetensors"), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["result"] == {"adapter": str(trained / "out.safetensors"), "step": 4}
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """Two clips with depth, as a .csv file."""
+    for name in ("one", "two"):
+        frames = np.random.default_rng(len(name)).integers(0, 256, (5, 6, 8, 3), np.uint8).repeat(8, 1).repeat(8, 2)
+        with VideoWriter(tmp_path / f"{name}.mp4", 64, 48, 24) as video:
+            for frame in frames:
+                video.write(frame)
+        depth = np.linspace(2, 6, 48 * 64, dtype=np.float32).reshape(48, 64)
+        np.savez(tmp_path / f"{name}.npz", depth=np.stack([depth] * 5))
+    rows = [f"{name}.mp4,a wide street,{name}.npz,50" for name in ("one", "two")]
+    (tmp_path / "clips.csv").write_text("\n".join(["clip,caption,depth,fov", *rows]))
+    return tmp_path / "clips.csv"
+
+
+def test_one_command_makes_an_adapter_of_clips_and_continues(clips, models, tmp_path, monkeypatch, capfd):
+    own = shutil.copytree(models, tmp_path / "models")
+    ran = []
+
+    def run_here(command, **kwargs):
+        ran.append(command[3:5])
+        return SimpleNamespace(returncode=main(command[3:]))
+
+    monkeypatch.setattr("ex4d.cli.train_look.subprocess.run", run_here)
+    small = ["--frames", "5", "--size", "48x32", "--models", str(own)]
+    words = ["train", "look", str(clips), str(tmp_path / "run"), "--name", "street", *small, *TOY, *FEW, "-q"]
+    code = main(words)
+    assert code == 0, capfd.readouterr().err
+    assert ran == [["dataset", "build"], ["train", "start"], ["train", "export"]]
+    exported = find_adapter(own, "street")
+    first = exported.read_bytes()
+    assert main(words) == 0
+    assert ran[3:] == [["dataset", "build"], ["train", "resume"], ["train", "export"]]
+    assert exported.read_bytes() == first
+    run = RunFolder(tmp_path / "run").config()
+    assert run.started_from == str(own / "EX-4D" / "ex4d.ckpt") and run.settings.steps == 4
+    assert main([*words[:3], str(tmp_path / "other"), *words[4:]]) == 1
+    assert "the adapter street exists" in capfd.readouterr().err
+
+
+def test_several_gpus_train_through_accelerates_launcher():
+    words = ["ex4d", "train", "start", "data", "run", "--steps", "7"]
+    command = process_of(words, 4)
+    assert command[1:3] == ["-m", "accelerate.commands.launch"] and command[-8:] == ["-m", *words]
+    assert command[command.index("--num_processes") + 1] == "4"
+    assert process_of(["ex4d", "train", "export", "run"], 4)[1:4] == ["-m", "ex4d", "train"]

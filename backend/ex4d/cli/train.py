@@ -16,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+from ex4d.cli import train_look
 from ex4d.cli.flags import add_flags, given, settings_from
 from ex4d.cli.options import add_models_arguments, add_overwrite_argument, device, machine_settings, positive_number
 from ex4d.cli.report import Report
@@ -69,9 +70,8 @@ def export_run(options: argparse.Namespace, report: Report) -> int:
     With --name it goes where --adapter NAME and Blender's Final Settings find it; with -o it goes anywhere. The
     original EX-4D loads a .ckpt of the published size (rank 16, 1024 hidden channels).
     """
-    from ex4d.training.export import export_adapter_file
+    from ex4d.training.export import adapter_place, export_adapter_file
     from ex4d.training.run_folder import RunFolder
-    from ex4d.training.session import adapter_place
 
     if (options.out is None) == (options.name is None):
         raise RequestError("give either --name, the adapter's name, or -o, a file")
@@ -109,31 +109,38 @@ def _is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _add_training_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--until", type=positive_number, metavar="STEP", help="end after this step; resume goes on")
+def add_where(parser: argparse.ArgumentParser) -> None:
+    """Where a run computes and finds weights."""
     parser.add_argument("--device", type=device, default="auto", help="auto, cpu, cuda or cuda:N")
     add_models_arguments(parser)
 
 
-def _add_start_settings(parser: argparse.ArgumentParser, start: str) -> None:
+def add_start_settings(parser: argparse.ArgumentParser, start: str) -> None:
+    """What a new run is started with."""
     parser.add_argument("--from", dest="start", default=start, metavar="WHAT", help=_START)
     parser.add_argument("--card", choices=tuple(CARDS), default="80GB", help="GPU memory that the run may take")
     add_flags(parser.add_argument_group("adapter"), AdapterShape)
     add_flags(parser.add_argument_group("training"), TrainingSettings)
 
 
+def _add_until(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--until", type=positive_number, metavar="STEP", help="end after this step; resume goes on")
+
+
 def _add_start_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", help="a data set: a folder or an address")
     parser.add_argument("run", type=Path, help="a folder for the run's states, logs and samples")
-    _add_start_settings(parser, "zero")
-    _add_training_arguments(parser)
+    _add_until(parser)
+    add_start_settings(parser, "zero")
+    add_where(parser)
 
 
 def _add_resume_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="the folder of a run")
     parser.add_argument("--dataset", default="", help="where the data set is now, if it has moved")
+    _add_until(parser)
     add_flags(parser.add_argument_group("training"), TrainingSettings, unset=True)
-    _add_training_arguments(parser)
+    add_where(parser)
 
 
 def _add_export_arguments(parser: argparse.ArgumentParser) -> None:
@@ -148,6 +155,7 @@ def _add_export_arguments(parser: argparse.ArgumentParser) -> None:
 ACTIONS = {
     name: SimpleNamespace(SUMMARY=summary, __doc__=run.__doc__, add_arguments=add_arguments, run=run)
     for name, summary, add_arguments, run in (
+        ("look", train_look.SUMMARY, train_look.add_arguments, train_look.run),
         ("start", "start a run on a data set", _add_start_arguments, start_run),
         ("resume", "continue a run where its last state is", _add_resume_arguments, resume_run),
         ("export", "write a run's adapter to one file", _add_export_arguments, export_run),

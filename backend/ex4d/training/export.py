@@ -10,6 +10,7 @@ from ex4d.training.adapter import published_tensors
 from ex4d.training.errors import TrainingError
 from ex4d.training.run_folder import RunFolder
 from ex4d_core.durable_files import make_folder, put_in_place
+from ex4d_core.wan_settings import is_weights_name
 
 # torch.save, as the published file; and safetensors.
 ENDINGS = (".ckpt", ".safetensors")
@@ -49,3 +50,14 @@ def export_adapter_file(run: RunFolder, target: Path, step: int | None = None, *
     finally:
         partial.unlink(missing_ok=True)
     return state.step
+
+
+def adapter_place(models: Path, name: str) -> Path:
+    """Where an exported adapter is found by its name, with --adapter and in Blender.
+
+    Raises:
+        TrainingError: nobody could ask for it by that name.
+    """
+    if not is_weights_name(name):
+        raise TrainingError(f"invalid name {name!r:.80} of an adapter: expected a file name without folder and ending")
+    return models / "adapters" / f"{name}.safetensors"

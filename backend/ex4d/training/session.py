@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ex4d.training.base_model import base_identity, file_sha256, find_base, open_for_training
-from ex4d.training.errors import TrainingError
 from ex4d.training.logs import TrainingLog
 from ex4d.training.ranks import accelerator_of, failing_together
 from ex4d.training.run_folder import RunConfig, RunFolder
@@ -133,16 +132,3 @@ class Session:
 
         found = find_part(self._models, part("vae"), self._further)
         return VaeDecode(found[0], torch.device(str(device))) if found else None
-
-
-def adapter_place(models: Path, name: str) -> Path:
-    """Where an exported adapter is found by its name, with --adapter and in Blender.
-
-    Raises:
-        TrainingError: nobody could ask for it by that name.
-    """
-    from ex4d_core.wan_settings import is_weights_name
-
-    if not is_weights_name(name):
-        raise TrainingError(f"invalid name {name!r:.80} of an adapter: expected a file name without folder and ending")
-    return models / "adapters" / f"{name}.safetensors"
