@@ -7,7 +7,7 @@ adapter changes nothing: the LoRA's second matrices and the encoder's last layer
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -19,10 +19,10 @@ from ex4d.generation.wan.kernels.matmul import Fp8Weights
 from ex4d.generation.wan.networks import LORA_LAYERS
 from ex4d.generation.wan.transformer import Recomputation, Transformer
 from ex4d.training.errors import TrainingUnavailableError
+from ex4d.training.settings import AdapterShape
 from ex4d.weights.checkpoints import require_layout, shapes_of
 from ex4d.weights.errors import CheckpointError
 from ex4d.weights.lora import plain_lora
-from ex4d.training.settings import AdapterShape
 
 if TYPE_CHECKING:
     from diffsynth.models.wan_video_dit import DiTBlock, WanModel
@@ -103,10 +103,10 @@ class Adapter:
         }
         self.load(folded, path)
 
-    def published(self) -> dict[str, torch.Tensor]:
-        """The tensors of a file like ``ex4d.ckpt``, in which a LoRA's alpha is its rank; with FSDP every rank asks."""
-        scale = self.shape.scale
-        return {key: value * scale if ".lora_B." in key else value for key, value in self.tensors().items()}
+
+def published_tensors(tensors: Mapping[str, torch.Tensor], shape: AdapterShape) -> dict[str, torch.Tensor]:
+    """An adapter's tensors as a file like ``ex4d.ckpt`` has them, in which a LoRA's alpha is its rank."""
+    return {key: value * shape.scale if ".lora_B." in key else value for key, value in tensors.items()}
 
 
 def whole(value: torch.Tensor) -> torch.Tensor:
@@ -130,9 +130,7 @@ class TrainedTransformer(nn.Module):
         self.dit = transformer.dit
         self.contexts, self.blocks = nn.ModuleList(transformer.contexts), nn.ModuleList(transformer.blocks)
 
-    def forward(
-        self, latents: torch.Tensor, timestep: torch.Tensor, conditioning: WindowConditioning
-    ) -> torch.Tensor:
+    def forward(self, latents: torch.Tensor, timestep: torch.Tensor, conditioning: WindowConditioning) -> torch.Tensor:
         """Predict the velocity (1, 16, F, h, w) float32 of latents (1, 16, F, h, w) float32 at a timestep (1,)."""
         prepared = self.transformer.prepare(conditioning)
         return self.transformer.velocities(latents, timestep, prepared, which=(0,))[0]
@@ -149,10 +147,10 @@ class Building:
         recomputation: what is kept for the gradients.
     """
 
-    shape: AdapterShape = AdapterShape()
+    shape: AdapterShape = field(default_factory=AdapterShape)
     seed: int = 0
     frozen_in_8_bits: bool = False
-    recomputation: Recomputation = Recomputation()
+    recomputation: Recomputation = field(default_factory=Recomputation)
 
 
 def build_trained(

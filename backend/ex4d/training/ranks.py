@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import distributed
+from torch import distributed, nn
 
 from ex4d.generation.wan.parallel.group import RankLostError
 from ex4d.training.errors import TrainingUnavailableError
@@ -22,41 +22,66 @@ from ex4d_core.errors import user_message
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+    from ex4d.training.adapter import TrainedTransformer
+
 # Where the first process that fails leaves its reason, in the store that the process group was made with.
 _REASON = "ex4d/failed"
 _WATCH_SECONDS = 1.0
 
 
-def accelerator_of(device: str, *, shard: bool) -> Accelerator:
+def accelerator_of(device: str) -> Accelerator:
     """Accelerate's view of this process, alone or one of those that its launcher started.
 
     Precision is not its business: `Trainer` computes in the same context as inference does.
 
     Args:
         device: "cpu", "cuda" or "cuda:N", of a process that is alone.
-        shard: split the frozen weights over all processes (FSDP2) instead of a copy in each (DDP).
 
     Raises:
         TrainingUnavailableError: accelerate is not installed.
     """
     try:
         from accelerate import Accelerator
-        from accelerate.utils import FullyShardedDataParallelPlugin
     except ImportError as error:
         raise TrainingUnavailableError.without(error) from error
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    plugin = None
-    if shard and several:
-        plugin = FullyShardedDataParallelPlugin(
-            fsdp_version=2,
-            auto_wrap_policy="transformer_based_wrap",
-            transformer_cls_names_to_wrap=["Block", "ContextLayers"],
-            cpu_ram_efficient_loading=False,
-        )
     on_cpu = torch.device(device).type == "cpu"
     if not several and torch.device(device).index is not None:
         torch.cuda.set_device(torch.device(device))
-    return Accelerator(cpu=on_cpu, mixed_precision="no", fsdp_plugin=plugin)
+    return Accelerator(cpu=on_cpu, mixed_precision="no")
+
+
+def distribute(model: TrainedTransformer, accelerator: Accelerator, *, shard: bool) -> nn.Module:
+    """Make processes train one model: its gradients become means over all of them.
+
+    Args:
+        shard: split all weights over the processes (FSDP2) instead of a copy in each (DDP). Accelerate's own does that
+            on GPUs alone; this is the same everywhere, and keeps the two types of weights apart.
+    """
+    if accelerator.num_processes == 1:
+        return model
+    if shard:
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
+        for part in (*model.contexts, *model.blocks, model):
+            fully_shard(part, mesh=mesh)
+        return model
+    frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    # At its start DDP would send all frozen weights to every process, which has them.
+    object.__setattr__(model, "_ddp_params_and_buffers_to_ignore", frozen)
+    return accelerator.prepare_model(model)
+
+
+@contextmanager
+def gradients_exchanged(model: nn.Module, accelerator: Accelerator, chosen: bool) -> Iterator[None]:
+    """Exchange the gradients of what runs within, or add them to this process's own, for a later pass."""
+    sharded_switch: Callable[[bool], None] | None = getattr(model, "set_requires_gradient_sync", None)
+    if sharded_switch is not None:
+        sharded_switch(chosen)
+    with nullcontext() if chosen or sharded_switch is not None else accelerator.no_sync(model):
+        yield
 
 
 @contextmanager

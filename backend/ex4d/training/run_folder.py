@@ -156,7 +156,9 @@ class RunFolder:
         try:
             return RunConfig.from_wire(json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError as error:
-            raise TrainingError(f"{self.folder} has no run ({CONFIG} is missing): start one with ex4d train start") from error
+            raise TrainingError(
+                f"{self.folder} has no run ({CONFIG} is missing): start one with ex4d train start"
+            ) from error
         except (RequestError, ValueError) as error:
             raise TrainingError(f"{path} is damaged: {error}") from error
 
@@ -193,7 +195,9 @@ class RunFolder:
             return None
         step = steps[-1] if step is None else step
         if step not in steps:
-            raise TrainingError(f"{self.folder} has no state of step {step}: it has {', '.join(map(str, steps)) or 'none'}")
+            raise TrainingError(
+                f"{self.folder} has no state of step {step}: it has {', '.join(map(str, steps)) or 'none'}"
+            )
         folder = self.state_folder(step)
         adapter, optimizer = (read_checkpoint(folder / f"{name}.safetensors") for name in ("adapter", "optimizer"))
         return TrainingState(step, adapter, optimizer)
@@ -223,8 +227,8 @@ class RunFolder:
             steps = self.steps()
             kept = f"the state of step {steps[-1]} is kept" if steps else "there is no earlier state"
             raise TrainingError(
-                f"the disk of {self.folder} is full, so that the state of step {state.step} could not be written; {kept}. "
-                "Free some space, then continue with ex4d train resume"
+                f"the disk of {self.folder} is full: the state of step {state.step} could not be written; {kept}. Free "
+                "some space, then continue with ex4d train resume"
             ) from error
         for step in self.steps()[:-count]:
             shutil.rmtree(self.state_folder(step))

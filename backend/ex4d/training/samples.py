@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 import torch
 from torch.nn import functional
@@ -21,7 +21,6 @@ from ex4d_core.errors import RequestError
 from ex4d_core.schema import Length, Range, Settings
 
 MaskKind = Literal["rendered", "tracked", "other"]
-MASK_KINDS: tuple[str, ...] = get_args(MaskKind)
 
 # Metadata of the safetensors file: one text, JSON.
 _ORIGIN = "origin"
@@ -41,6 +40,7 @@ class SampleOrigin(Settings):
         clip: name of the footage, for people.
         first_frame: of the window, in the footage.
         caption: the prompt.
+        angle: degrees that the sampled camera turns around its pivot, at most; 0 of other masks.
         move: the sampled camera or regions in words, for people.
         seed: of the mask.
     """
@@ -54,6 +54,7 @@ class SampleOrigin(Settings):
     clip: str = ""
     first_frame: Annotated[int, Range(0)] = 0
     caption: str = ""
+    angle: Annotated[float, Range(0, 180)] = 0.0
     move: str = ""
     seed: Annotated[int, Range(0)] = 0
 

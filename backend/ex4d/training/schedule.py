@@ -1,7 +1,7 @@
 """What one step learns from: flow matching on Wan's shifted schedule, and the learning rate.
 
-Whatever chance decides is a function of the seed and of the sample's position in the run, so that a run that is resumed,
-or runs on another number of GPUs, draws the same.
+Whatever chance decides is a function of the seed and of the sample's position in the run, so that a run that is
+resumed, or runs on another number of GPUs, draws the same.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Draw:
 class FlowMatching:
     """Rectified flow: latents lie on the line from a sample to noise, and the velocity is noise minus sample.
 
-    Sigmas are ``s u / (1 + (s - 1) u)`` for ``u`` even in (0, 1] (Esser et al., 2024, section 5.3.2; Wan's ``shift``), so
-    that high noise is drawn as often as the sampler passes through it.
+    Sigmas are ``s u / (1 + (s - 1) u)`` for ``u`` even in (0, 1] (Esser et al., 2024, section 5.3.2; Wan's ``shift``),
+    so that high noise is drawn as often as the sampler passes through it.
     """
 
     def __init__(self, settings: TrainingSettings):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from ex4d_core.errors import RequestError
@@ -40,8 +40,8 @@ class AdapterShape(Settings):
 class TrainingSettings(Settings):
     """How an adapter is trained.
 
-    Known of EX-4D's own training are the adapter (rank, layers) and that it runs on Wan2.1-I2V-14B-480P with 49 frames of
-    512x512; its learning rate, batch, steps, timesteps and weights of the loss are not published, so those here are ours.
+    Known of EX-4D's own training are the adapter (rank, layers) and that it runs on Wan2.1-I2V-14B-480P with 49 frames
+    of 512x512; its code, with timesteps and weights of the loss, was not published: the values here are ours.
 
     Attributes:
         steps: of the optimiser.
@@ -73,10 +73,12 @@ class TrainingSettings(Settings):
     loss_weight: Annotated[LossWeight, Option("weight of a timestep in the loss")] = "bell"
     unprompted: Annotated[float, Range(0, 1), Option("share of samples without their prompt", metavar="X")] = 0.0
     precision: Annotated[Literal["bf16", "float32"], Option("of the frozen weights' matmuls")] = "bf16"
-    frozen_in_8_bits: Annotated[bool | None, Option("store the frozen weights in fp8; default: as --card has it")] = None
-    checkpointing: Annotated[bool, Option("keep all activations instead of computing them twice", flag="--keep-all")] = (
-        True
+    frozen_in_8_bits: Annotated[bool | None, Option("store the frozen weights in fp8; default: as --card has it")] = (
+        None
     )
+    checkpointing: Annotated[
+        bool, Option("keep all activations instead of computing them twice", flag="--keep-all")
+    ] = True
     offload: Annotated[
         bool | None, Option("keep the blocks' inputs in the host's memory; default: as --card has it")
     ] = None
@@ -97,18 +99,15 @@ class TrainingSettings(Settings):
 
     def for_card(self, card: CardName) -> TrainingSettings:
         """The same, with what a card's memory asks for where nobody has chosen it."""
-        chosen = {
-            entry.name: CARDS[card][entry.name]
-            for entry in fields(self)
-            if entry.name in CARDS[card] and getattr(self, entry.name) is None
-        }
-        if self.shard or self.precision == "float32":
-            chosen = {name: value for name, value in chosen.items() if name != "frozen_in_8_bits"}
+        of_card = dict(CARDS[card])
+        if self.shard or self.precision == "float32":  # neither goes with weights in 8 bits
+            of_card["frozen_in_8_bits"] = False
+        chosen = {name: value for name, value in of_card.items() if getattr(self, name) is None}
         return replace(self, **chosen)
 
 
 # What each card's memory asks for at 49 frames of 512x512 (24GB: 25 frames of 384x384); docs/how-to/train.md counts it.
-# 14B weights take 33 GB in bf16 and 17 GB in 8 bits, the adapter with AdamW's state 1.6 GB, the inputs of 40 blocks 11 GB.
+# The weights take 33 GB in bf16 and 17 GB in 8 bits, the adapter with AdamW's state 1.6 GB, 40 blocks' inputs 11 GB.
 CARDS: dict[CardName, dict[str, Any]] = {
     "24GB": {"frozen_in_8_bits": True, "offload": True},
     "48GB": {"frozen_in_8_bits": False, "offload": True},

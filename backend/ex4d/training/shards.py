@@ -1,9 +1,10 @@
-"""Shards of a data set (WebDataset tar files of samples), and `Dataset`, which streams them from a folder or a bucket."""
+"""Shards of a data set (WebDataset tar files of samples), and `Dataset`, which streams them from folder or bucket."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import random
 import tarfile
 from collections.abc import Iterable, Iterator
@@ -32,7 +33,7 @@ def write_shard(path: Path, samples: Iterable[TrainingSample]) -> ShardRecord:
     require_webdataset()
     from webdataset.writer import TarWriter
 
-    partial, keys = path.with_name(path.name + ".partial"), []
+    partial, keys = path.with_name(f"{path.name}.{os.getpid()}.partial"), []
     try:
         plain: dict[str, Any] = {"user": "", "group": "", "mode": 0o644, "mtime": 0, "encoder": False}
         with open(partial, "wb") as file, TarWriter(file, **plain) as writer:

@@ -1,8 +1,8 @@
 """`Trainer`: the loop that trains an adapter, from the state that a run has to its last step.
 
-One sample is one pass, as everywhere in the engine; a step has ``batch`` of them, shared out over the processes. All that
-chance decides follows from the seed and the sample's position (`schedule`), so a run that is resumed continues bit for
-bit on one device.
+One sample is one pass, as everywhere in the engine; a step has ``batch`` of them, shared out over the processes. All
+that chance decides follows from the seed and the sample's position (`schedule`), so a run that is resumed continues bit
+for bit on one device.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 from ex4d.generation.wan.kernels.attention import fastest_attention
 from ex4d.training.adapter import TrainedTransformer, whole
 from ex4d.training.errors import NotFiniteError, TrainingError
+from ex4d.training.ranks import distribute, gradients_exchanged
 from ex4d.training.run_folder import RunConfig, RunFolder, TrainingState
 from ex4d.training.samples import TrainingSample, stacked
 from ex4d.training.schedule import FlowMatching, learning_rate
@@ -108,14 +109,10 @@ class Trainer:
         self.step = 0 if state is None else state.step
         if state is not None:
             self.adapter.load(state.adapter, folder.state_folder(state.step))
-        trained = self.adapter.parameters()
-        names = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
-        # DDP would send all frozen weights to every process, which has them, at the start.
-        model._ddp_params_and_buffers_to_ignore = names  # pyright: ignore[reportAttributeAccessIssue]
-        optimizer = torch.optim.AdamW(
-            list(trained.values()), lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay
-        )
-        self.model, self._optimizer = cast("tuple[Any, Any]", accelerator.prepare(model, optimizer))
+        self.model = distribute(model, accelerator, shard=self.settings.shard)
+        trained = list(self.adapter.parameters().values())
+        optimizer = torch.optim.AdamW(trained, lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay)
+        self._optimizer: Any = accelerator.prepare(optimizer)
         if state is not None:
             self._load_optimizer(state.optimizer)
         self._stepping = False
@@ -167,7 +164,7 @@ class Trainer:
             keys.append(sample.key)
             position = self.step * self.settings.batch + number * ranks + rank
             last = number + 1 == self._passes
-            with contextlib.nullcontext() if last else self._accelerator.no_sync(self.model):
+            with gradients_exchanged(self.model, self._accelerator, last):
                 loss, quarter, error = self._loss(sample, position)
                 self._accelerator.backward(loss / self._passes)
             total += loss.detach() / self._passes
@@ -203,9 +200,9 @@ class Trainer:
         self._optimizer.zero_grad()
         self.keep_state()
         raise NotFiniteError(
-            f"the {what} became {value} in step {self.step + 1} (samples {', '.join(keys[:4])}); nothing of that step is "
-            f"kept, and the run's state is that of step {self.step}. Check these samples, or export the state with ex4d "
-            "train export and start another run --from it with a lower --learning-rate"
+            f"the {what} became {value} in step {self.step + 1} (samples {', '.join(keys[:4])}); nothing of that step "
+            f"is kept, and the run's state is that of step {self.step}. Check these samples, or export the state with "
+            "ex4d train export and start another run --from it with a lower --learning-rate"
         )
 
     def keep_state(self) -> None:
