@@ -1,7 +1,7 @@
 """Small clips side by side in one training sample, so that the trainer, which takes one sample a pass, fills a GPU.
 
-The clips of a pack follow each other along the latents' time axis. They share the noise's share (sigma), and see nothing of
-each other: self-attention stays within a clip, and each clip's positions begin at zero.
+The clips of a pack follow each other along the latents' time axis. They share sigma and see nothing of each other:
+self-attention stays within a clip, and each clip's positions begin at zero.
 """
 
 from __future__ import annotations
@@ -28,9 +28,7 @@ class PackedTransformer(TrainedTransformer):
         super().__init__(trained.transformer, trained.adapter)
         self._clips = clips
 
-    def forward(
-        self, latents: torch.Tensor, timestep: torch.Tensor, conditioning: WindowConditioning
-    ) -> torch.Tensor:
+    def forward(self, latents: torch.Tensor, timestep: torch.Tensor, conditioning: WindowConditioning) -> torch.Tensor:
         """Predict the velocity of all clips, (1, 16, clips F, h, w), at one timestep (1,)."""
         prepared = self.transformer.prepare(conditioning)
         own = len(prepared.angles[0]) // self._clips
@@ -43,7 +41,9 @@ def _attend_within_clips(
     clips: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, head_dim: int
 ) -> torch.Tensor:
     """Attend with (N, C) queries, heads side by side, to the keys and values of the same clip: (N, C)."""
-    parts = (part.unflatten(0, (clips, -1)).unflatten(2, (-1, head_dim)).transpose(1, 2) for part in (query, key, value))
+    parts = (
+        part.unflatten(0, (clips, -1)).unflatten(2, (-1, head_dim)).transpose(1, 2) for part in (query, key, value)
+    )
     return functional.scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2).flatten(0, 1)
 
 

@@ -1,7 +1,6 @@
 """Monocular clips of `toy_scenes`, the masks that are laid over them, and true new views with what is seen in each.
 
-Simulated masks come from each clip's own DW-Mesh along a new camera path, as a shot has them; rectangles of the same
-share are what they are compared with.
+Simulated masks are those that `ex4d.training` lays over footage; they are compared with rectangles that hide as much.
 """
 
 from __future__ import annotations
@@ -13,9 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from bench.toy_scenes import Cameras, Images, MovingScenes, orbit_poses, random_cameras, random_scenes
+from bench.toy_scenes import PIVOT, Cameras, Images, MovingScenes, orbit_poses, random_cameras, random_scenes
 from ex4d.mesh import DepthSurface
 from ex4d.raster import create_rasterizer
+from ex4d.training.mask_settings import MoveSettings, RegionSettings
+from ex4d.training.rendered_masks import as_wan_renders, rendered_seen
+from ex4d.training.sampled_moves import draw_move
+from ex4d.training.tracked_masks import simulate_tracked
 from ex4d_core.cameras import CameraPath
 
 # Clips that are filmed at a time: rays take about 300 bytes each.
@@ -38,21 +41,25 @@ class Clips:
     depth: torch.Tensor
     cameras: Cameras
 
+    @property
+    def surface(self) -> DepthSurface:
+        """The frames of all clips, one after the other."""
+        poses = self.cameras.camera_to_world.flatten(0, 1).double().cpu()
+        intrinsics = self.cameras.intrinsics.repeat(len(poses), 1, 1)
+        return DepthSurface(self.depth.flatten(0, 1), self.color.flatten(0, 1), intrinsics, poses)
+
+    def chosen(self, clips: list[int]) -> Clips:
+        """Some of the clips."""
+        cameras = Cameras(self.cameras.camera_to_world[clips], self.cameras.side)
+        return Clips(self.color[clips], self.depth[clips], cameras)
+
     def rendered(self, cameras: Cameras) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draw each frame's DW-Mesh as the engine wan has it: colour (B, T, H, W, 3) uint8, and mask (B, T, H, W) bool."""
-        clips, frames, side = self.depth.shape[:3]
-        intrinsics = self.cameras.intrinsics.repeat(clips * frames, 1, 1)
-        surface = DepthSurface(
-            self.depth.flatten(0, 1),
-            self.color.flatten(0, 1),
-            intrinsics,
-            self.cameras.camera_to_world.flatten(0, 1).double().cpu(),
-        )
+        """Draw each frame's DW-Mesh as wan has it: colour (B, T, H, W, 3) uint8, and mask (B, T, H, W) bool."""
+        side = cameras.side
         world_to_camera = torch.linalg.inv(cameras.camera_to_world.flatten(0, 1).double()).cpu().numpy()
-        path = CameraPath(world_to_camera, intrinsics.numpy(), side, side)
-        drawn = create_rasterizer("warp", str(self.depth.device)).render(surface, path)
-        shape = (clips, frames, side, side)
-        return drawn.color.view(*shape, 3), drawn.mask.view(shape)
+        path = CameraPath(world_to_camera, cameras.intrinsics.numpy(), side, side)
+        drawn = create_rasterizer("warp", str(self.depth.device)).render(self.surface, path)
+        return drawn.color.view_as(self.color), drawn.mask.view_as(self.depth)
 
 
 @dataclass(frozen=True)
@@ -95,8 +102,8 @@ def true_views(scenes: MovingScenes, clips: Clips, cameras: Cameras) -> NewViews
 def new_cameras(clips: Clips, seed: int, degrees: tuple[float, float] = (15.0, 60.0)) -> Cameras:
     """A new path for each clip, which starts at its own camera and moves about the pivot in that camera's axes.
 
-    The angle of the last frame is even between ``degrees``, to the left or right; up to 8 degrees up or down, and up to a
-    fifth of the distance closer or further away.
+    The angle of the last frame is even between ``degrees``, to the left or right; up to 8 degrees up or down, and up
+    to a fifth of the distance closer or further away.
     """
     count, frames = clips.depth.shape[:2]
     generator = torch.Generator().manual_seed(seed)
@@ -109,9 +116,52 @@ def new_cameras(clips: Clips, seed: int, degrees: tuple[float, float] = (15.0, 6
     return clips.cameras.moved(poses.to(clips.depth.device))
 
 
-def simulated_masks(clips: Clips, seed: int) -> torch.Tensor:
-    """(B, T, H, W) bool, true where seen: each clip's own DW-Mesh, seen along a new path."""
-    return clips.rendered(new_cameras(clips, seed))[1]
+def simulated_masks(clips: Clips, moves: MoveSettings, tracked_share: float, seed: int) -> torch.Tensor:
+    """(B, T, H, W) bool, true where seen: rendering masks of each clip's own DW-Mesh, and tracking masks.
+
+    `ex4d.training.simulated_masks` does the same clip by clip; here the meshes of all clips are rendered in one batch.
+    A move that hides more or less than ``moves.unseen`` is drawn again; what finds none in ``moves.tries`` is all seen.
+    """
+    rasterizer = create_rasterizer("warp", str(clips.depth.device))
+    generators = [np.random.default_rng([seed, number]) for number in range(len(clips.depth))]
+    low, high = moves.unseen
+    masks = torch.ones_like(clips.depth, dtype=torch.bool)
+    tracked = [number for number, own in enumerate(generators) if own.random() < tracked_share]
+    rendered = sorted(set(range(len(masks))) - set(tracked))
+    for _ in range(moves.tries):
+        if not rendered:
+            break
+        part = clips.chosen(rendered)
+        paths = [_drawn_path(part, number, moves, generators[clip]) for number, clip in enumerate(rendered)]
+        joined = CameraPath(
+            np.concatenate([path.world_to_camera for path in paths]),
+            np.concatenate([path.intrinsics for path in paths]),
+            *paths[0].size,
+        )
+        seen = rendered_seen(rasterizer, as_wan_renders(part.surface), joined).view_as(part.depth)
+        hidden = 1 - seen.flatten(1).float().mean(dim=1)
+        fits = ((low <= hidden) & (hidden <= high)).tolist()
+        masks[[clip for clip, good in zip(rendered, fits, strict=True) if good]] = seen[torch.tensor(fits)]
+        rendered = [clip for clip, good in zip(rendered, fits, strict=True) if not good]
+    for clip in tracked:
+        found = simulate_tracked(
+            clips.chosen([clip]).surface,
+            RegionSettings(),
+            (low, high),
+            moves.tries,
+            clip,
+            rasterizer,
+            camera_known=True,
+        )
+        if found is not None:
+            masks[clip] = found.seen
+    return masks
+
+
+def _drawn_path(clips: Clips, number: int, moves: MoveSettings, generator: np.random.Generator) -> CameraPath:
+    frames, side = clips.depth.shape[1:3]
+    intrinsics = clips.cameras.intrinsics.repeat(frames, 1, 1).numpy()
+    return draw_move(moves, generator).path(frames, intrinsics, (side, side), PIVOT)
 
 
 def rectangular_masks(shares: torch.Tensor, frames: int, side: int, seed: int) -> torch.Tensor:

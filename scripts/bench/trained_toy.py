@@ -94,8 +94,8 @@ class LinearCodec:
 
         Args:
             side: of the blocks, pixels.
-            whitening: with 1 all numbers have variance 1, so that what is hardly visible counts as much as what is; with 0
-                errors count as in pixels. The mean of the variances is 1 with any.
+            whitening: with 1 all numbers have variance 1, so that what is hardly visible counts as much as what is;
+                with 0 errors count as in pixels. The mean of the variances is 1 with any.
         """
         self._side = side
         blocks = self._blocks(video).movedim(1, -1).flatten(0, -2)
@@ -117,9 +117,7 @@ class LinearCodec:
         side = self._side
         padded = torch.cat([video[:, :, :1]] * (LATENT_FRAMES - 1) + [video], dim=2)
         batch, _, frames, height, width = padded.shape
-        split = padded.view(
-            batch, 3, frames // LATENT_FRAMES, LATENT_FRAMES, height // side, side, width // side, side
-        )
+        split = padded.view(batch, 3, frames // LATENT_FRAMES, LATENT_FRAMES, height // side, side, width // side, side)
         return split.permute(0, 1, 3, 5, 7, 2, 4, 6).flatten(1, 4)
 
     def encode(self, video: torch.Tensor) -> torch.Tensor:
