@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from argparse import ArgumentParser, Namespace
+from importlib import import_module
 from types import SimpleNamespace
 
 import numpy as np
@@ -166,12 +168,19 @@ def clips(tmp_path):
     return tmp_path / "clips.csv"
 
 
-def test_one_command_makes_an_adapter_of_clips_and_continues(clips, models, tmp_path, monkeypatch, capfd):
+@pytest.mark.parametrize("build", ["checked only", pytest.param("real", marks=pytest.mark.slow)])
+def test_one_command_makes_an_adapter_of_clips_and_continues(build, clips, models, tmp_path, monkeypatch, capfd):
     own = shutil.copytree(models, tmp_path / "models")
     ran = []
 
     def run_here(command, **kwargs):
         ran.append(command[3:5])
+        if ran[-1] == ["dataset", "build"] and build != "real":
+            options = parse_verb_action("dataset", "build", command[5:])
+            assert (options.source, options.frames, options.size) == (clips, 5, (48, 32))
+            if not options.out.exists():
+                toy_dataset(options.out, 2)
+            return SimpleNamespace(returncode=0)
         return SimpleNamespace(returncode=main(command[3:]))
 
     monkeypatch.setattr("ex4d.cli.train_look.subprocess.run", run_here)
@@ -189,6 +198,12 @@ def test_one_command_makes_an_adapter_of_clips_and_continues(clips, models, tmp_
     assert run.started_from == str(own / "EX-4D" / "ex4d.ckpt") and run.settings.steps == 4
     assert main([*words[:3], str(tmp_path / "other"), *words[4:]]) == 1
     assert "the adapter street exists" in capfd.readouterr().err
+
+
+def parse_verb_action(verb: str, action: str, words: list[str]) -> Namespace:
+    parser = ArgumentParser()
+    import_module(f"ex4d.cli.{verb}").ACTIONS[action].add_arguments(parser)
+    return parser.parse_args(words)
 
 
 def test_several_gpus_train_through_accelerates_launcher():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -38,7 +39,10 @@ def run(options: argparse.Namespace, report: Report) -> int:
         raise RequestError(f"the adapter {options.name} exists ({target}): choose another --name, or --overwrite")
     for words in commands(options):
         report.note(f"runs: {shlex.join(words)}")
-        code = subprocess.run(process_of(words, options.gpus), check=False, env=module_environment()).returncode
+        command = process_of([*words, *(["--quiet"] if options.quiet else [])], options.gpus)
+        # With --json, stdout has this command's document alone.
+        output = sys.stderr if report.as_json else None
+        code = subprocess.run(command, check=False, env=module_environment(), stdout=output).returncode
         if code:
             raise RequestError(
                 f"ex4d {' '.join(words[1:3])} ended with code {code}, as said above; repeat this command to continue"
