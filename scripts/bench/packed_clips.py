@@ -41,10 +41,10 @@ def _attend_within_clips(
     clips: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, head_dim: int
 ) -> torch.Tensor:
     """Attend with (N, C) queries, heads side by side, to the keys and values of the same clip: (N, C)."""
-    parts = (
+    query, key, value = (
         part.unflatten(0, (clips, -1)).unflatten(2, (-1, head_dim)).transpose(1, 2) for part in (query, key, value)
     )
-    return functional.scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2).flatten(0, 1)
+    return functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2).flatten(0, 1)
 
 
 @dataclass(frozen=True)

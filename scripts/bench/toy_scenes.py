@@ -234,7 +234,7 @@ def _turns(yaws: torch.Tensor) -> torch.Tensor:
 
 
 def _hit_box(origins: torch.Tensor, directions: torch.Tensor, size: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Length (B, T, P), infinite beside the box, and normal (B, T, P, 3) where rays enter it; it is at the origin."""
+    """Length (B, T, P), infinite beside the box, and normal (B, T, P, 3) where rays enter it."""
     safe = torch.where(directions.abs() < 1e-6, 1e-6, directions)
     entering, axis = ((-safe.sign() * size - origins) / safe).max(dim=-1)
     leaving = ((safe.sign() * size - origins) / safe).amin(dim=-1)
@@ -245,7 +245,7 @@ def _hit_box(origins: torch.Tensor, directions: torch.Tensor, size: torch.Tensor
 def _hit_sphere(
     origins: torch.Tensor, directions: torch.Tensor, size: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Length (B, T, P), infinite beside the sphere, and normal (B, T, P, 3) where rays enter it; it is at the origin."""
+    """Length (B, T, P), infinite beside the sphere, and normal (B, T, P, 3) where rays enter it."""
     radius = size[..., 0]
     squared = directions.square().sum(-1)
     half = (origins * directions).sum(-1)

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from bench.learning import EXPERIMENTS, measure_learning
 from bench.measuring import Row
-from bench.training_masks import measure_masks
-from bench.training_steps import measure_steps
 from ex4d.devices import torch_device
 
 
@@ -31,9 +29,9 @@ def measure_training(
         minutes: after which `learning` stops, to be continued from ``scratch``.
     """
     device = torch_device("auto")
-    if "masks" in parts:
-        yield from measure_masks()
     if "steps" in parts:
+        from bench.training_steps import measure_steps
+
         yield from measure_steps()
     if "learning" in parts:
         experiment = EXPERIMENTS[toy or ("tiny" if device.type == "cpu" else "full")]

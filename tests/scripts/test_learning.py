@@ -201,18 +201,15 @@ class TestLearning:
 
         size = EXPERIMENTS[name]
         with torch.device("meta"):
-            base = sum(
-                part.numel() for part in WanModel(**small_dit_sizes(size.heads, size.layers, size.ffn)).parameters()
-            )
+            dit = WanModel(**small_dit_sizes(size.heads, size.layers, size.ffn))
+        base = sum(parameter.numel() for parameter in dit.parameters())
         own = count_parameters(size.shape, width=128 * size.heads, ffn=size.ffn, blocks=size.layers)
         assert sum(own.values()) <= SHARE_TARGET * base
 
     def test_the_adapter_changes_what_the_engine_generates(self, learned):
         learning, _ = learned
-        task = learning.task()
-        assert not torch.equal(
-            learning.generated(task, None), learning.generated(task, learning.adapter("simulated", 0))
-        )
+        task, adapter = learning.task(), learning.adapter("simulated", 0)
+        assert not torch.equal(learning.generated(task, None), learning.generated(task, adapter))
 
     def test_it_continues_in_its_folder_and_refuses_another_experiments(self, learned):
         learning, _ = learned
