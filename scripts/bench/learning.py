@@ -147,7 +147,7 @@ EXPERIMENTS = {
         base_steps=4000,
         base_batch=32,
         base_rate=1e-3,
-        settings=_settings(1200, 2, 4e-3, "bf16"),
+        settings=_settings(1200, 2, 5e-3, "bf16"),
         pack=16,
         evaluated=48,
     ),
