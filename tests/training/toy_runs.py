@@ -77,9 +77,11 @@ def toy_dit(dtype: torch.dtype = torch.float32) -> tuple[nn.Module, list[nn.Modu
     return dit, blocks
 
 
-def toy_model(dtype: torch.dtype = torch.float32, **building: object) -> TrainedTransformer:
+def toy_model(dtype: torch.dtype = torch.float32, device: str = "cpu", **building: object) -> TrainedTransformer:
     """The toy with an adapter that changes nothing."""
-    return build_trained(*toy_dit(dtype), replace(Building(SHAPE), **building), device="cpu")
+    dit, blocks = toy_dit(dtype)
+    blocks = [block.to(device) for block in blocks]
+    return build_trained(dit.to(device), blocks, replace(Building(SHAPE), **building), device=device)
 
 
 def stir(model: TrainedTransformer, seed: int = 1) -> None:
@@ -87,7 +89,7 @@ def stir(model: TrainedTransformer, seed: int = 1) -> None:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.adapter.parameters().values():
-            drawn = torch.randn(parameter.shape, generator=generator)
+            drawn = torch.randn(parameter.shape, generator=generator).to(parameter.device)
             parameter.copy_(drawn / max(1, parameter[0].numel()) ** 0.5 if parameter.ndim > 1 else 0.1 * drawn)
 
 
