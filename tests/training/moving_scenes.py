@@ -1,4 +1,4 @@
-"""Scenes whose depth and camera are known exactly: a textured wall, and a card before it, seen by a camera that slides."""
+"""A scene whose depth and camera are known exactly: a wall, and a card before it, seen by a camera that slides."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ def test_a_build_is_continued_with_what_it_was_begun_with(clips, tmp_path):
         again.require_same(changed, listed, tmp_path)
     with pytest.raises(TrainingDataError, match="caption was 'rain' and is 'snow'"):
         again.require_same(SMALL, list_clips(clips, "snow"), tmp_path)
-    with pytest.raises(TrainingDataError, match="short.mp4 is gone"):
+    with pytest.raises(TrainingDataError, match=r"short\.mp4 is gone"):
         again.require_same(SMALL, listed[:-1], tmp_path)
     (tmp_path / "build.json").write_text("{")
     with pytest.raises(TrainingDataError, match="cannot be read"):
@@ -152,7 +152,7 @@ def test_a_build_is_continued_with_what_it_was_begun_with(clips, tmp_path):
 
 
 def test_footage_without_a_window_is_refused_with_the_reasons(clips):
-    with pytest.raises(TrainingDataError, match="none of 2 clips has 5 frames .*1 shots too short"):
+    with pytest.raises(TrainingDataError, match=r"none of 2 clips has 5 frames .*1 shots too short"):
         make_plan([Clip(str(clips / "short.mp4"), "rain"), Clip(str(clips / "broken.mp4"), "rain")], SMALL)
 
 

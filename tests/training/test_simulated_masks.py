@@ -123,7 +123,7 @@ def test_what_passes_before_a_hidden_region_stays_seen(rasterizer):
     found = levels_by_mesh(surface, HiddenRegions(0, levels, np.arange(5), ""), 0.05, rasterizer)
     last = slice(card_left(4) + 1, card_left(4) + 15)
     assert surface.depth[4, 24, last].eq(CARD).all() and (found[4, 24, last] == NEVER).all()
-    assert surface.depth[4, 24, 8] == WALL and (found[4, 18:30, 8:card_left(4) - 1] == 1).all()
+    assert surface.depth[4, 24, 8] == WALL and (found[4, 18:30, 8 : card_left(4) - 1] == 1).all()
 
 
 @pytest.mark.parametrize("tracks", ["mesh", "flow"])
