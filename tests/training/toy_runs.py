@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
@@ -19,6 +20,9 @@ from ex4d.training.settings import AdapterShape, TrainingSettings
 from ex4d.training.shards import Dataset, shard_name, write_shard
 from ex4d.training.trainer import OnStep, Trainer
 from tests.training.random_samples import random_sample
+
+for package in ("accelerate", "peft", "tensorboard", "webdataset", "diffsynth"):
+    pytest.importorskip(package, reason="training needs the extras train and wan")
 
 SHAPE = AdapterShape(rank=4, alpha=4.0, hidden=8)
 SETTINGS = TrainingSettings(
