@@ -1,12 +1,24 @@
-"""Training needs the extras `train` and `wan`."""
+"""Small Wan networks for the tests of training, and caches of their own for each test."""
 
 from __future__ import annotations
 
 import pytest
-import torch
+import warp as wp
 
-for package in ("accelerate", "peft", "webdataset", "tensorboard", "diffsynth"):
-    pytest.importorskip(package, reason="training needs the extras train and wan")
+from ex4d.warp_start import start_warp
+from tests.generation.conftest import own_cache, toy_models
 
-# Toy networks are too small for several threads: on busy cores these wait for each other longer than they compute.
-torch.set_num_threads(1)
+__all__ = ["own_cache", "toy_models"]
+
+
+@pytest.fixture(scope="session")
+def kernel_cache() -> str:
+    """Warp's usual cache of compiled kernels, before a test has other caches."""
+    start_warp()
+    return str(wp.config.kernel_cache_dir)
+
+
+@pytest.fixture(autouse=True)
+def usual_kernels(kernel_cache, monkeypatch) -> None:
+    """Processes take compiled kernels from the usual cache: compiling them again would take most of the time."""
+    monkeypatch.setenv("WARP_CACHE_PATH", kernel_cache)

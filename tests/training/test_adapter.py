@@ -7,7 +7,7 @@ from torch import nn
 from ex4d.generation.wan.transformer import Recomputation, Transformer
 from ex4d.training.adapter import count_parameters, published_tensors
 from ex4d.training.settings import AdapterShape
-from ex4d.training.trainer import conditioned
+from ex4d.training.trainer import conditioned, training_precision
 from ex4d.weights.errors import CheckpointError
 from tests.training.toy_runs import SHAPE, stir, toy_dit, toy_model, toy_sample
 
@@ -94,6 +94,30 @@ def test_weights_stored_in_8_bits_are_still_trained_through():
     assert all(value.grad.norm() > 0 for value in ups)
     frozen = model.blocks[0].qkv.layers[0].base_layer.weight
     assert frozen.dtype == torch.float8_e4m3fn and frozen.element_size() == 1
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    "building",
+    [{}, {"recomputation": Recomputation(offload=True)}, {"frozen_in_8_bits": True}],
+    ids=["80GB", "48GB", "8 bits"],
+)
+def test_a_gpus_gradients_are_those_of_the_processor(building):
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    found = {}
+    for device, dtype in (("cpu", torch.float32), ("cuda", torch.bfloat16)):
+        where = torch.device(device)
+        model = toy_model(dtype, device, **(building if device == "cuda" else {}))
+        stir(model)
+        target, conditioning = conditioned(toy_sample(), where)
+        with training_precision(where, "float32" if device == "cpu" else "bf16"):
+            velocity = model(LATENTS.to(where), TIMESTEP.to(where), conditioning)
+        (velocity - target).square().mean().backward()
+        gradients = [parameter.grad.float().cpu().flatten() for parameter in model.adapter.parameters().values()]
+        found[device] = torch.cat(gradients)
+    error = (found["cuda"] - found["cpu"]).norm() / found["cpu"].norm()
+    assert error < (0.2 if building.get("frozen_in_8_bits") else 0.05)
 
 
 def test_the_published_size_is_about_100_million_parameters():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
@@ -19,6 +20,9 @@ from ex4d.training.settings import AdapterShape, TrainingSettings
 from ex4d.training.shards import Dataset, shard_name, write_shard
 from ex4d.training.trainer import OnStep, Trainer
 from tests.training.random_samples import random_sample
+
+for package in ("accelerate", "peft", "tensorboard", "webdataset", "diffsynth"):
+    pytest.importorskip(package, reason="training needs the extras train and wan")
 
 SHAPE = AdapterShape(rank=4, alpha=4.0, hidden=8)
 SETTINGS = TrainingSettings(
@@ -77,9 +81,11 @@ def toy_dit(dtype: torch.dtype = torch.float32) -> tuple[nn.Module, list[nn.Modu
     return dit, blocks
 
 
-def toy_model(dtype: torch.dtype = torch.float32, **building: object) -> TrainedTransformer:
+def toy_model(dtype: torch.dtype = torch.float32, device: str = "cpu", **building: object) -> TrainedTransformer:
     """The toy with an adapter that changes nothing."""
-    return build_trained(*toy_dit(dtype), replace(Building(SHAPE), **building), device="cpu")
+    dit, blocks = toy_dit(dtype)
+    blocks = [block.to(device) for block in blocks]
+    return build_trained(dit.to(device), blocks, replace(Building(SHAPE), **building), device=device)
 
 
 def stir(model: TrainedTransformer, seed: int = 1) -> None:
@@ -87,7 +93,7 @@ def stir(model: TrainedTransformer, seed: int = 1) -> None:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.adapter.parameters().values():
-            drawn = torch.randn(parameter.shape, generator=generator)
+            drawn = torch.randn(parameter.shape, generator=generator).to(parameter.device)
             parameter.copy_(drawn / max(1, parameter[0].numel()) ** 0.5 if parameter.ndim > 1 else 0.1 * drawn)
 
 
