@@ -12,7 +12,7 @@ PARTS = ("passes", "jobs", "memory", "gpus", "decode", "live", "files", "switch"
 # Those that need no files of weights; measured only where they are asked for.
 FURTHER_PARTS = ("fewer", "attention", "peer")
 # Of `ex4d bench train`, in its order; and the sizes of its experiment on learning.
-TRAINING_PARTS = ("steps", "learning")
+TRAINING_PARTS = ("masks", "steps", "learning")
 TOYS = ("tiny", "full")
 
 

@@ -29,6 +29,10 @@ def measure_training(
         minutes: after which `learning` stops, to be continued from ``scratch``.
     """
     device = torch_device("auto")
+    if "masks" in parts:
+        from bench.training_masks import measure_masks
+
+        yield from measure_masks()
     if "steps" in parts:
         from bench.training_steps import measure_steps
 
