@@ -17,6 +17,7 @@ from ex4d.training.errors import TrainingDataError
 # Flow is found at this many pixels of the longer side at most: motion that hides regions is coarser than that.
 _LONGER_SIDE = 256
 _RADIUS = 5  # pixels of the window around each pixel that is matched
+_WARPS = 5  # iterations at each size of the image; more change little between neighbouring frames
 
 
 def tracked_from(frames: np.ndarray, start: int, flow_error: float) -> torch.Tensor:
@@ -63,7 +64,7 @@ def _flow(reference: np.ndarray, moving: np.ndarray) -> torch.Tensor:
     """(h, w, 2) x and y from each pixel of an image to the same point in another."""
     from skimage.registration import optical_flow_ilk
 
-    down, right = optical_flow_ilk(reference, moving, radius=_RADIUS, prefilter=True, dtype=np.float32)
+    down, right = optical_flow_ilk(reference, moving, radius=_RADIUS, num_warp=_WARPS, prefilter=True, dtype=np.float32)
     return torch.from_numpy(np.stack([right, down], axis=-1))
 
 
