@@ -206,3 +206,16 @@ def test_distributions_that_make_no_sense_are_refused(kind, values, named):
 
 def test_all_travelling_presets_exist():
     assert len(MoveSettings(presets=TRAVELLING).presets) == len(TRAVELLING) > 5
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("tracked", [0.0, 1.0])
+def test_a_gpu_simulates_the_masks_that_a_processor_does(rasterizer, tracked):
+    surface = sliding_scene(5)
+    regions = RegionSettings(tracks="mesh")
+    masks = [
+        simulate_mask(surface.to(one.device), QUICK, regions, tracked, 4, one, camera_known=True)
+        for one in (rasterizer, create_rasterizer("warp", "cuda"))
+    ]
+    assert masks[0] is not None and masks[1] is not None and masks[0].words == masks[1].words
+    assert (masks[0].seen != masks[1].seen.cpu()).float().mean() < 0.01

@@ -12,19 +12,23 @@ import torch
 
 from bench.random_weights import write_models
 from ex4d.cli.main import main
+from ex4d.cli.report import add_report_arguments
 from ex4d.cli.train_look import process_of
 from ex4d.generation.wan.denoising import denoise
 from ex4d.generation.wan.loaded_networks import LoadedNetworks
 from ex4d.generation.wan.network_choice import NetworkChoice
+from ex4d.generation.wan.networks import open_dit
+from ex4d.generation.wan.transformer import Transformer
 from ex4d.media.video_writer import VideoWriter
+from ex4d.training.adapter import published_tensors
 from ex4d.training.base_model import base_identity, find_base, open_for_training
-from ex4d.training.run_folder import RunFolder
+from ex4d.training.run_folder import RunConfig, RunFolder
 from ex4d.training.sampling import sample_latents
 from ex4d.training.schedule import seed_of
 from ex4d.training.trainer import conditioned
 from ex4d.weights.places import find_adapter, find_wan_files
 from ex4d_core.wan_settings import wan_preset
-from tests.training.toy_runs import toy_dataset
+from tests.training.toy_runs import SETTINGS, SHAPE, toy_dataset, toy_sample
 
 CPU = torch.device("cpu")
 TOY = ["--rank", "4", "--alpha", "4", "--hidden", "8", "--precision", "float32", "--device", "cpu"]
@@ -203,6 +207,7 @@ def test_one_command_makes_an_adapter_of_clips_and_continues(build, clips, model
 def parse_verb_action(verb: str, action: str, words: list[str]) -> Namespace:
     parser = ArgumentParser()
     import_module(f"ex4d.cli.{verb}").ACTIONS[action].add_arguments(parser)
+    add_report_arguments(parser)
     return parser.parse_args(words)
 
 
@@ -212,3 +217,16 @@ def test_several_gpus_train_through_accelerates_launcher():
     assert command[1:3] == ["-m", "accelerate.commands.launch"] and command[-8:] == ["-m", *words]
     assert command[command.index("--num_processes") + 1] == "4"
     assert process_of(["ex4d", "train", "export", "run"], 4)[1:4] == ["-m", "ex4d", "train"]
+
+
+def test_an_adapter_that_was_never_trained_changes_no_bit_of_a_final(models, tmp_path):
+    files, exported = find_base(models), tmp_path / "zero.ckpt"
+    model = open_for_training(files, RunConfig(SETTINGS, SHAPE, "", "", ""), "cpu")
+    torch.save(published_tensors(model.adapter.tensors(), SHAPE), exported)
+    target, conditioning = conditioned(toy_sample(), CPU)
+    velocities = []
+    for adapter in (None, exported):
+        transformer = Transformer(*open_dit(files, adapter, dtype=torch.float32))
+        with torch.inference_mode():
+            velocities += transformer.velocities(target, torch.tensor([500.0]), transformer.prepare(conditioning), (0,))
+    assert torch.equal(*velocities)

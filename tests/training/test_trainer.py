@@ -65,6 +65,25 @@ def test_an_interrupted_run_continues_bit_for_bit(tmp_path, dataset):
         assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.gpu
+def test_a_gpu_gives_the_same_bits_again_whether_it_was_interrupted_or_not(tmp_path, dataset):
+    from accelerate.state import AcceleratorState
+
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    config, found = toy_config(dataset, precision="bf16"), []
+    AcceleratorState._reset_state(reset_partial_state=True)
+    try:
+        for name, parts in (("whole", [None]), ("again", [None]), ("interrupted", [3, None])):
+            for until in parts:
+                trainer = toy_trainer(tmp_path / name, dataset, config, device="cuda")
+                trainer.run(until)
+            found.append(trainer.adapter.tensors())
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+    assert all(torch.equal(value, other[name]) for other in found[1:] for name, value in found[0].items())
+
+
 def test_ctrl_c_keeps_the_state_of_the_last_step(tmp_path, dataset):
     def interrupt(result):
         if result.step == 3:

@@ -102,10 +102,14 @@ def toy_config(dataset: Dataset, **settings: object) -> RunConfig:
     return RunConfig(replace(SETTINGS, **settings), SHAPE, dataset.location, dataset.manifest.identity, "toy")
 
 
-def toy_trainer(folder: Path, dataset: Dataset, config: RunConfig, on_step: OnStep | None = None) -> Trainer:
+def toy_trainer(
+    folder: Path, dataset: Dataset, config: RunConfig, on_step: OnStep | None = None, device: str = "cpu"
+) -> Trainer:
     """Begin or continue a run with the toy, as a new process would."""
-    run, accelerator = RunFolder(folder), accelerator_of("cpu")
+    run, accelerator = RunFolder(folder), accelerator_of(device)
     if accelerator.is_main_process and not run.exists:
         run.start(config)
     accelerator.wait_for_everyone()
-    return Trainer(toy_model(seed=config.settings.seed), dataset, config, run, accelerator, on_step)
+    dtype = torch.float32 if config.settings.precision == "float32" else torch.bfloat16
+    model = toy_model(dtype, device, seed=config.settings.seed)
+    return Trainer(model, dataset, config, run, accelerator, on_step)

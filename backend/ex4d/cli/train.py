@@ -12,23 +12,23 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from inspect import cleandoc
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from ex4d.cli import train_look
 from ex4d.cli.flags import add_flags, given, settings_from
-from ex4d.cli.options import add_models_arguments, add_overwrite_argument, device, machine_settings, positive_number
+from ex4d.cli.options import add_models_arguments, add_overwrite_argument, machine_settings, positive_number
 from ex4d.cli.report import Report
-from ex4d.training.settings import CARDS, AdapterShape, TrainingSettings
+from ex4d.cli.train_options import add_start_settings, add_where
+from ex4d.training.settings import AdapterShape, TrainingSettings
 from ex4d_core.errors import RequestError
 
 if TYPE_CHECKING:
     from ex4d.training.session import Session
 
 SUMMARY = "train an adapter on your own footage, and export it"
-
-_START = "what the adapter continues from: published (EX-4D's own), zero, or a file"
 
 
 def start_run(options: argparse.Namespace, report: Report) -> int:
@@ -109,20 +109,6 @@ def _is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def add_where(parser: argparse.ArgumentParser) -> None:
-    """Where a run computes and finds weights."""
-    parser.add_argument("--device", type=device, default="auto", help="auto, cpu, cuda or cuda:N")
-    add_models_arguments(parser)
-
-
-def add_start_settings(parser: argparse.ArgumentParser, start: str) -> None:
-    """What a new run is started with."""
-    parser.add_argument("--from", dest="start", default=start, metavar="WHAT", help=_START)
-    parser.add_argument("--card", choices=tuple(CARDS), default="80GB", help="GPU memory that the run may take")
-    add_flags(parser.add_argument_group("adapter"), AdapterShape)
-    add_flags(parser.add_argument_group("training"), TrainingSettings)
-
-
 def _add_until(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--until", type=positive_number, metavar="STEP", help="end after this step; resume goes on")
 
@@ -153,7 +139,7 @@ def _add_export_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 ACTIONS = {
-    name: SimpleNamespace(SUMMARY=summary, __doc__=run.__doc__, add_arguments=add_arguments, run=run)
+    name: SimpleNamespace(SUMMARY=summary, __doc__=cleandoc(run.__doc__ or ""), add_arguments=add_arguments, run=run)
     for name, summary, add_arguments, run in (
         ("look", train_look.SUMMARY, train_look.add_arguments, train_look.run),
         ("start", "start a run on a data set", _add_start_arguments, start_run),

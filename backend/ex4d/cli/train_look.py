@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 from ex4d.cli.options import add_overwrite_argument, machine_settings, positive_number, size
 from ex4d.cli.report import Report
+from ex4d.cli.train_options import add_start_settings, add_where
 from ex4d.subprocesses import module_command, module_environment
 from ex4d.training.settings import CARD_SAMPLES, AdapterShape, TrainingSettings
 from ex4d_core.errors import RequestError
@@ -101,8 +102,6 @@ def process_of(words: Sequence[str], gpus: int) -> list[str]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `ex4d train look`."""
-    from ex4d.cli.train import add_start_settings, add_where
-
     parser.add_argument("clips", type=Path, help="a folder of clips, or a .csv file: see ex4d dataset build")
     parser.add_argument("run", type=Path, help="a folder for the data set, and the run's states and logs")
     parser.add_argument("--name", required=True, help="name of the adapter")

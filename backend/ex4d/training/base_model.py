@@ -76,9 +76,17 @@ def file_sha256(path: Path) -> str:
 
 
 def open_for_training(
-    files: Sequence[Path], config: RunConfig, device: torch.device | str, on_tensor: OnTensor | None = None
+    files: Sequence[Path],
+    config: RunConfig,
+    device: torch.device | str,
+    on_tensor: OnTensor | None = None,
+    *,
+    begins: bool = True,
 ) -> TrainedTransformer:
     """Load the frozen transformer, with the adapter that a run begins with.
+
+    Args:
+        begins: whether the run has no state yet; one that has needs no file that it once continued from.
 
     Raises:
         CheckpointError: the files do not fit, or the file that the run continues from is of another adapter.
@@ -97,6 +105,6 @@ def open_for_training(
     dtype = torch.float32 if settings.precision == "float32" else torch.bfloat16
     dit, blocks = open_dit(files, None, device=device, dtype=dtype, on_tensor=on_tensor)
     model = build_trained(dit, blocks, building, device=device)
-    if config.started_from:
+    if config.started_from and begins:
         model.adapter.continue_from(Path(config.started_from))
     return model

@@ -44,6 +44,8 @@ def accelerator_of(device: str) -> Accelerator:
         from accelerate import Accelerator
     except ImportError as error:
         raise TrainingUnavailableError.without(error) from error
+    # Without it, products on a GPU may use workspaces that change sums from run to run.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     on_cpu = torch.device(device).type == "cpu"
     if not several and torch.device(device).index is not None:

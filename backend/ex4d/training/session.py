@@ -41,8 +41,9 @@ def configure(
         start: a published or exported adapter to continue from; None to begin at zero.
     """
     continued = ("", "") if start is None else (str(start), file_sha256(start))
-    samples = dataset.manifest.identity
-    return RunConfig(settings.for_card(card), shape, dataset.location, samples, base_identity(base), *continued)
+    place, samples = dataset.location, dataset.manifest.identity
+    place = place if "://" in place else str(Path(place).absolute())
+    return RunConfig(settings.for_card(card), shape, place, samples, base_identity(base), *continued)
 
 
 class Session:
@@ -99,7 +100,8 @@ class Session:
             accelerator.wait_for_everyone()
             dataset = Dataset.open(self.config.dataset)
             where = accelerator.device
-            model = open_for_training(find_base(self._models, self._further), self.config, where, on_tensor)
+            base = find_base(self._models, self._further)
+            model = open_for_training(base, self.config, where, on_tensor, begins=not self.run.steps())
             log: TrainingLog | None = None
             decode = self._decode(where) if settings.sample_every else None
             shown = next(dataset.samples(dataset.manifest.shards[0])) if decode else None

@@ -57,6 +57,7 @@ class TrainingSettings(Settings):
         frozen_in_8_bits: store the frozen weights in fp8.
         checkpointing, offload: see `Recomputation`.
         shard: split the frozen weights over all GPUs (FSDP) instead of a copy on each (DDP).
+        deterministic: add in the same order at every run, which on GPUs takes a slower attention.
         seed: of the adapter's first values, the order of the data, and all noise.
         keep_every, keep_states: a state is kept every so many steps, and so many of them.
         sample_every: a sample video is made every so many steps; 0 for none.
@@ -83,6 +84,9 @@ class TrainingSettings(Settings):
         bool | None, Option("keep the blocks' inputs in the host's memory; default: as --card has it")
     ] = None
     shard: Annotated[bool, Option("split the frozen weights over all GPUs (FSDP)")] = False
+    deterministic: Annotated[
+        bool, Option("let a GPU add in any order: faster, but not the same bits again", flag="--any-order")
+    ] = True
     seed: Annotated[int, Range(0, 2**31 - 1), Option("of everything that chance decides", metavar="N")] = 0
     keep_every: Annotated[int, Range(1), Option("keep a state every N steps", metavar="N")] = 250
     keep_states: Annotated[int, Range(1, 1000), Option("how many states are kept", metavar="N")] = 2

@@ -58,12 +58,29 @@ class StepResult:
 OnStep = Callable[[StepResult], None]
 
 
+def attention_on(device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """The context that attention runs in, forwards and backwards: the backward pass computes blocks again."""
+    return fastest_attention() if device.type == "cuda" else contextlib.nullcontext()
+
+
 @contextlib.contextmanager
 def training_precision(device: torch.device, precision: str) -> Iterator[None]:
     """The context that the transformer is trained and sampled in: that of inference."""
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision != "float32")
-    with autocast, fastest_attention() if device.type == "cuda" else contextlib.nullcontext():
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision != "float32"), attention_on(device):
         yield
+
+
+@contextlib.contextmanager
+def same_bits(chosen: bool) -> Iterator[None]:
+    """Add in the same order at every run: GPUs' gradients of attention otherwise differ from run to run."""
+    before, filled = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(chosen, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        torch.utils.deterministic.fill_uninitialized_memory = filled
 
 
 class Trainer:
@@ -141,7 +158,8 @@ class Trainer:
         stream = self.dataset.stream(self.settings.seed, first + rank, step=ranks)
         try:
             while self.step < last:
-                result = self._run_step(stream)
+                with same_bits(self.settings.deterministic):
+                    result = self._run_step(stream)
                 if self.step % self.settings.keep_every == 0 or self.step == last:
                     self.keep_state()
                 if self._on_step is not None:
@@ -166,7 +184,8 @@ class Trainer:
             last = number + 1 == self._passes
             with gradients_exchanged(self.model, self._accelerator, last):
                 loss, quarter, error = self._loss(sample, position)
-                self._accelerator.backward(loss / self._passes)
+                with attention_on(self.device):
+                    self._accelerator.backward(loss / self._passes)
             total += loss.detach() / self._passes
             by_noise.setdefault(quarter, []).append(error)
         mean = float(cast(torch.Tensor, self._accelerator.reduce(total, "mean")))
