@@ -140,8 +140,9 @@ def _remark(case: StepCase, measured: Measured) -> str:
     if not measured.gigabytes:
         return f"{size}, a toy"
     frames, height, width = case.grid
-    # Forwards, forwards again, and backwards: the frozen weights themselves get no gradients.
-    rate = 3 * pass_operations(frames * height * width // 4) / measured.seconds
+    matmul, attention = pass_operations(frames * height * width // 4)
+    # Forwards, forwards again, and backwards: frozen weights get no gradients, but both operands of attention do.
+    rate = (3 * matmul + 4 * attention) / measured.seconds
     return f"{size}; peak {measured.gigabytes:.1f} GB; {rate / 1e12:.0f} TFLOP/s"
 
 

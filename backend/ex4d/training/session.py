@@ -104,7 +104,8 @@ class Session:
             model = open_for_training(base, self.config, where, on_tensor, begins=not self.run.steps())
             log: TrainingLog | None = None
             decode = self._decode(where) if settings.sample_every else None
-            shown = next(dataset.samples(dataset.manifest.shards[0])) if decode else None
+            filled = next(shard for shard in dataset.manifest.shards if shard.keys)
+            shown = next(dataset.samples(filled)) if decode else None
 
             def on_step(result: StepResult) -> None:
                 if log is not None:

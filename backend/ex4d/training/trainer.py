@@ -73,14 +73,15 @@ def training_precision(device: torch.device, precision: str) -> Iterator[None]:
 @contextlib.contextmanager
 def same_bits(chosen: bool) -> Iterator[None]:
     """Add in the same order at every run: GPUs' gradients of attention otherwise differ from run to run."""
-    before, filled = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+    switches: Any = torch.utils.deterministic  # not a plain module, which types do not know
+    before, filled = torch.are_deterministic_algorithms_enabled(), switches.fill_uninitialized_memory
     torch.use_deterministic_algorithms(chosen, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    switches.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
-        torch.utils.deterministic.fill_uninitialized_memory = filled
+        switches.fill_uninitialized_memory = filled
 
 
 class Trainer:
