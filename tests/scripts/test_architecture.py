@@ -14,7 +14,7 @@ import draw_rooms
 # From the top. Rooms of one layer may import each other, as long as there is no circle.
 LAYERS = [
     {"cli"},
-    {"service", "demo"},
+    {"service", "demo", "evaluation"},
     {"pipeline"},
     {"generation", "raster"},
     {"mesh"},

@@ -28,7 +28,20 @@ from ex4d_core import __version__
 from ex4d_core.errors import is_expected, user_message
 
 VERBS = (
-    *("demo", "addon", "serve", "reconstruct", "remap", "render", "generate", "batch", "original", "models", "jobs"),
+    *(
+        "demo",
+        "addon",
+        "serve",
+        "reconstruct",
+        "remap",
+        "render",
+        "generate",
+        "batch",
+        "evaluate",
+        "original",
+        "models",
+        "jobs",
+    ),
     *("doctor", "clean", "completion", "man"),
 )
 
