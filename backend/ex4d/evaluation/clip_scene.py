@@ -102,8 +102,9 @@ def _scene(clip: EvaluationClip, folder: Path, device: str) -> Scene:
         return Scene.open(place)
     except SceneError:
         pass
-    lens = {} if clip.fov_degrees is None or clip.source_camera is not None else {"fov_degrees": clip.fov_degrees}
-    settings = ReconstructionSettings(name=clip.name, depth=DepthSettings(layout=depth_layout(clip.depth)), **lens)
+    fov = None if clip.source_camera is not None else clip.fov_degrees
+    depth = DepthSettings(layout=depth_layout(clip.depth))
+    settings = ReconstructionSettings(name=clip.name, depth=depth, fov_degrees=fov)
     sources = SourcePaths(clip.source.resolve(), clip.depth.resolve(), clip.source_camera)
     return reconstruct(sources, settings, place, device=device, overwrite=True)
 

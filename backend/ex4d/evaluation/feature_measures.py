@@ -9,7 +9,7 @@ import torch
 
 from ex4d.evaluation.clips import Frames
 from ex4d.evaluation.inputs import NotMeasuredError, ResultInputs
-from ex4d.evaluation.networks import Networks
+from ex4d.evaluation.networks import Features, Networks
 
 _BATCH = 8  # pictures
 FEWEST_I3D_FRAMES = 10  # fewer leave nothing for its last pooling
@@ -76,8 +76,7 @@ def frechet_distance(one: np.ndarray, other: np.ndarray) -> float:
     return fid_statistics_to_metric(*statistics, verbose=False)[KEY_METRIC_FID]
 
 
-def _features(embed: object, frames: Frames) -> np.ndarray:
-    assert callable(embed)
+def _features(embed: Features, frames: Frames) -> np.ndarray:
     return np.concatenate([embed(batch) for batch in _batches(frames)])
 
 

@@ -54,7 +54,7 @@ def _identity(inputs: ResultInputs) -> list[Any]:
     parts: list[Any] = [inputs.result.digest(), inputs.source.digest()]
     parts.append(None if inputs.truth is None else inputs.truth.digest())
     for array in (inputs.seen, inputs.render):
-        parts.append(None if array is None else hashlib.sha256(np.ascontiguousarray(array)).hexdigest())
+        parts.append(None if array is None else hashlib.sha256(array.tobytes()).hexdigest())
     parts += [] if camera is None else [hashlib.sha256(camera.world_to_camera.tobytes()).hexdigest()]
     parts += [] if camera is None else [hashlib.sha256(camera.intrinsics.tobytes()).hexdigest()]
     return parts

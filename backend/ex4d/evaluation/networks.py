@@ -24,7 +24,7 @@ from ex4d.weights.pretrained import damage_named, load_pretrained
 PACKAGES = {LPIPS_BACKBONE: "lpips", INCEPTION: "torch_fidelity", I3D: "cdfvd", CLIP: "transformers"}
 # What CLIP's own preprocessing subtracts and divides by.
 _CLIP_MEAN, _CLIP_DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-_CLIP_SIDE, _I3D_FEWEST_FRAMES = 224, 9
+_CLIP_SIDE = 224
 
 PairDistance = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Features = Callable[[np.ndarray], np.ndarray]
@@ -81,6 +81,7 @@ class Networks:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
         with damage_named(path):
+            torch.load(path, map_location="cpu", weights_only=True)  # the package itself would run pickled code
             network = FeatureExtractorInceptionV3(
                 "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path)
             )

@@ -11,6 +11,7 @@ from ex4d.evaluation.inputs import NotMeasuredError, ResultInputs, as_tensor
 
 # A region of fewer pixels in a frame says nothing of it.
 FEWEST_PIXELS = 64
+_SSIM_RIM = 5  # pixels, half of its window of 11
 # Of equal pictures, whose PSNR is infinite: what a difference of a thousandth of an 8-bit step has.
 BEST_PSNR = 108.0
 
@@ -68,8 +69,12 @@ def _psnr(made: torch.Tensor, true: torch.Tensor, mask: torch.Tensor | None) -> 
 def _ssim(made: torch.Tensor, true: torch.Tensor, mask: torch.Tensor | None) -> float:
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    whole, each = structural_similarity_index_measure(made, true, data_range=1.0, return_full_image=True)
-    return float(whole) if mask is None else _mean(each.mean(dim=1, keepdim=True), mask)
+    _, each = structural_similarity_index_measure(made, true, data_range=1.0, return_full_image=True)
+    # The rim, where the window sees mirrored pixels, does not count: as in the metric's first publication.
+    inner = np.s_[_SSIM_RIM:-_SSIM_RIM, _SSIM_RIM:-_SSIM_RIM] if min(each.shape[-2:]) > 2 * _SSIM_RIM else np.s_[:, :]
+    if mask is not None and not mask[inner].any():
+        inner = np.s_[:, :]
+    return _mean(each.mean(dim=1, keepdim=True)[:, :, inner[0], inner[1]], None if mask is None else mask[inner])
 
 
 def _mean(values: torch.Tensor, mask: torch.Tensor | None) -> float:

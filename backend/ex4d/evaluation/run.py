@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import queue
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
+from multiprocessing.queues import Queue
 from pathlib import Path
 
 import torch
@@ -150,10 +150,10 @@ def _all_rows(
             yield clip.name, job.rows(clip, networks, device)
         return
     context = get_context("spawn")
-    free = context.Queue()
+    free: Queue[str] = context.Queue()
     for device in devices:
         free.put(device)
-    with ProcessPoolExecutor(len(devices), context, initializer=_take_device, initargs=(free,)) as pool:
+    with ProcessPoolExecutor(len(devices), mp_context=context, initializer=_take_device, initargs=(free,)) as pool:
         waiting = {pool.submit(partial(_rows_in_worker, job), clip): clip for clip in clips}
         for done in as_completed(waiting):
             yield waiting[done].name, done.result()
@@ -166,7 +166,7 @@ class _Worker:
     networks: Networks | None = None
 
 
-def _take_device(free: queue.Queue[str]) -> None:
+def _take_device(free: Queue[str]) -> None:
     _Worker.device = torch.device(free.get())
 
 

@@ -70,12 +70,10 @@ def mean_with_interval(values: Sequence[float]) -> Figure:
     mean = float(sample.mean())
     if len(sample) < 2 or np.ptp(sample) == 0:
         return Figure(mean, count=len(sample))
-    generator = np.random.default_rng(_SEED)
     # Of few values the acceleration cannot be told; then percentiles alone are taken.
     method = "BCa" if len(sample) > 4 else "percentile"
-    found = bootstrap(
-        (sample,), np.mean, confidence_level=CONFIDENCE, n_resamples=_RESAMPLES, method=method, random_state=generator
-    ).confidence_interval
+    how = {"confidence_level": CONFIDENCE, "n_resamples": _RESAMPLES, "rng": np.random.default_rng(_SEED)}
+    found = bootstrap((sample,), np.mean, method=method, **how).confidence_interval
     return Figure(mean, float(found.low), float(found.high), len(sample))
 
 

@@ -20,7 +20,7 @@ from ex4d_core.trajectories import Trajectory, shot_path
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # pyright: ignore[reportMissingImports]
 
 FOLDER = Path(__file__).parent
 Reference = Literal["truth", "source"]
@@ -140,7 +140,7 @@ def _arc(scene: PlacedFootage, wanted: AngleRange, count: int) -> CameraPath:
     """A camera that turns about the subject from one angle to another, at even speed."""
     # Each frame is the end of an orbit of its own, so that ranges may begin anywhere.
     ends = [
-        shot_path(scene, Trajectory("orbit", amount=angle), frames=2) for angle in np.linspace(*wanted.degrees, count)
+        shot_path(Trajectory("orbit", amount=angle), scene, frames=2) for angle in np.linspace(*wanted.degrees, count)
     ]
     return replace(
         ends[0],
