@@ -114,7 +114,7 @@ def worsened(film: np.ndarray) -> dict[str, list[np.ndarray]]:
         return np.clip(film + added, 0, 255).astype(np.uint8)
 
     def tinted(amount: int) -> np.ndarray:
-        return np.clip(film.astype(int) + [amount, 0, -amount], 0, 255).astype(np.uint8)
+        return np.clip(film.astype(int) + np.array([amount, 0, -amount]), 0, 255).astype(np.uint8)
 
     shuffled = film[np.random.default_rng(0).permutation(len(film))]
     return {

@@ -52,4 +52,4 @@ class ResultInputs:
 
 def as_tensor(image: np.ndarray, device: torch.device) -> torch.Tensor:
     """(1, 3, H, W) float32 in 0 to 1, of an (H, W, 3) uint8 image."""
-    return torch.from_numpy(image).to(device).permute(2, 0, 1)[None].float() / 255
+    return torch.tensor(image, device=device).permute(2, 0, 1)[None].float() / 255
