@@ -8,7 +8,7 @@ from ex4d.depth.depth_clip import DepthError
 from ex4d_core.sources import InvalidDepth
 
 # Renderers write a huge depth where a ray hit nothing (Blender: 1e10); no real scene reaches that far.
-_NOTHING_HIT = 1e9
+NOTHING_HIT = 1e9
 
 
 def depth_along_z(stored: np.ndarray, scale: float, inverse: bool) -> np.ndarray:
@@ -21,8 +21,34 @@ def depth_along_z(stored: np.ndarray, scale: float, inverse: bool) -> np.ndarray
         if inverse:
             return np.float32(scale) / values
         if stored.dtype.kind == "f":
-            values[values >= _NOTHING_HIT] = np.inf
+            values[values >= NOTHING_HIT] = np.inf
         return np.float32(scale) * values
+
+
+def checked_disparity(disparity: np.ndarray, what: str, invalid: InvalidDepth) -> np.ndarray:
+    """A frame of disparity (H, W) float32, in which any finite value is valid; larger is nearer.
+
+    Args:
+        disparity: changed in place.
+        what: file and frame, for messages.
+        invalid: "error" refuses NaN and infinity; "far" replaces them by the smallest disparity of the frame.
+
+    Raises:
+        DepthError: invalid values with "error", or a frame without any finite value.
+    """
+    valid = np.isfinite(disparity)
+    if valid.all():
+        return disparity
+    found = f"{int((~valid).sum())} of {disparity.size} values of disparity are NaN or infinite"
+    if not valid.any():
+        raise DepthError(f"{what}: {found}. Export this frame again.")
+    if invalid == "error":
+        raise DepthError(
+            f"{what}: {found}. Export it again, or replace them by the farthest depth of the frame (Fill Gaps in "
+            "Blender, or --invalid-depth far)."
+        )
+    disparity[~valid] = disparity[valid].min()
+    return disparity
 
 
 def checked_depth(depth: np.ndarray, what: str, invalid: InvalidDepth) -> np.ndarray:
@@ -50,6 +76,14 @@ def checked_depth(depth: np.ndarray, what: str, invalid: InvalidDepth) -> np.nda
         raise DepthError(f"{what}: has no valid depth ({found} of {depth.size} pixels). Export this frame again.")
     if invalid == "error":
         row, column = np.argwhere(~valid)[0].tolist()
+        # Zeros under values up to 1 are how relative disparity looks; replaced by the farthest, far would become near.
+        if counts["zero"] and depth[valid].max() <= 1 and not counts["negative"]:
+            raise DepthError(
+                f"{what}: {found} of {depth.size} values, the first at pixel x={column} y={row}, and none above "
+                f"{depth[valid].max():g}. If near is large in these files, they hold disparity: say so with "
+                "--depth-values disparity. If zeros are gaps in depth, export them again, or replace them by the farthest "
+                "depth of the frame (Fill Gaps in Blender, or --invalid-depth far)."
+            )
         raise DepthError(
             f"{what}: {found} of {depth.size} depth values, the first at pixel x={column} y={row} "
             f"({depth[row, column]:g}). Export it again, or replace them by the farthest depth of the frame "
