@@ -331,10 +331,13 @@ class DepthFiles:
         return np.broadcast_to(lens, (footage.frames, 3, 3))
 
     def _camera(self, stored: _Stored, footage: FootageInfo) -> CameraPath | None:
-        intrinsics = self._lens if stored.intrinsics is None else stored.intrinsics
+        intrinsics = stored.intrinsics
+        if intrinsics is None and self._lens is not None:
+            # One that is known without the files may be of fewer frames than they hold.
+            intrinsics = np.asarray(self._lens).reshape(-1, 3, 3)[0]
         if stored.world_to_camera is None or intrinsics is None:
             return None
-        path = CameraPath(stored.world_to_camera, np.asarray(intrinsics), footage.width, footage.height)
+        path = CameraPath(stored.world_to_camera, intrinsics, footage.width, footage.height)
         return in_first_frames_world(path, stored.scale)
 
     def _depth(self, stored: _Stored, lens: np.ndarray | None) -> Iterator[np.ndarray]:
@@ -346,7 +349,8 @@ class DepthFiles:
                 depth = depth_along_z(frame, stored.scale, self._inverse)
                 if lens is not None:
                     depth /= ray_lengths(*depth.shape, lens[index]).astype(np.float32)
-            yield checked_depth(depth, what, self._invalid)
+            unsaid = not self._is_stated and not stored.tool and self._mist is None
+            yield checked_depth(depth, what, self._invalid, may_be_disparity=unsaid)
 
     def _disparity(self, stored: _Stored) -> Iterator[np.ndarray]:
         """Relative disparity of every frame, 1 at the clip's nearest point."""

@@ -53,7 +53,8 @@ class DepthResampler:
         nearest = np.where(
             down < 0.5, np.where(across < 0.5, *corners[:2]), np.where(across < 0.5, corners[2], corners[3])
         )
-        return np.where(one_surface, smooth, nearest).astype(values.dtype)
+        # Rounding must not leave the range of the four either.
+        return np.where(one_surface, np.clip(smooth, low, high), nearest).astype(values.dtype)
 
 
 def _positions(count: int, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -51,16 +51,20 @@ def checked_disparity(disparity: np.ndarray, what: str, invalid: InvalidDepth) -
     return disparity
 
 
-def checked_depth(depth: np.ndarray, what: str, invalid: InvalidDepth) -> np.ndarray:
+def checked_depth(
+    depth: np.ndarray, what: str, invalid: InvalidDepth, *, may_be_disparity: bool = False
+) -> np.ndarray:
     """A frame of depth with only finite values above 0.
 
     Args:
         depth: (H, W) float32, changed in place.
         what: file and frame, for messages.
         invalid: "error" refuses invalid values; "far" replaces them by the farthest valid depth of the frame.
+        may_be_disparity: nobody said that the values are depth, and not relative disparity.
 
     Raises:
-        DepthError: invalid values with "error", or a frame without any valid depth.
+        DepthError: invalid values with "error", a frame without any valid depth, or one that looks like disparity: its
+            zeros are the farthest points, which "far" would turn into the nearest.
     """
     valid = (depth > 0) & (depth < np.inf)  # false for NaN, too
     if valid.all():
@@ -74,16 +78,14 @@ def checked_depth(depth: np.ndarray, what: str, invalid: InvalidDepth) -> np.nda
     found = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
     if not valid.any():
         raise DepthError(f"{what}: has no valid depth ({found} of {depth.size} pixels). Export this frame again.")
+    row, column = np.argwhere(~valid)[0].tolist()
+    if may_be_disparity and counts["zero"] and depth[valid].max() <= 1:
+        raise DepthError(
+            f"{what}: {found} of {depth.size} values, the first at pixel x={column} y={row}, and none above "
+            f"{depth[valid].max():g}: this may be disparity, in which near is large and 0 is far. Say what it is (Values in "
+            "Blender): --depth-values disparity, or --depth-values depth, where --invalid-depth far fills the gaps."
+        )
     if invalid == "error":
-        row, column = np.argwhere(~valid)[0].tolist()
-        # Zeros under values up to 1 are how relative disparity looks; replaced by the farthest, far would become near.
-        if counts["zero"] and depth[valid].max() <= 1 and not counts["negative"]:
-            raise DepthError(
-                f"{what}: {found} of {depth.size} values, the first at pixel x={column} y={row}, and none above "
-                f"{depth[valid].max():g}. If near is large in these files, they hold disparity: say so with "
-                "--depth-values disparity. If zeros are gaps in depth, export them again, or replace them by the farthest "
-                "depth of the frame (Fill Gaps in Blender, or --invalid-depth far)."
-            )
         raise DepthError(
             f"{what}: {found} of {depth.size} depth values, the first at pixel x={column} y={row} "
             f"({depth[row, column]:g}). Export it again, or replace them by the farthest depth of the frame "
