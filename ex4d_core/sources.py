@@ -96,9 +96,9 @@ class DepthSettings(Settings):
         estimator: its name, or "auto", for layout "estimator".
         scale: depth in scene units per unit of the files; None uses the files' own scale.
         inverse: the files hold 1 / depth.
-        values: what the files hold: "depth" along z, "distance" along each pixel's ray, or "disparity", which is 1 / depth
-            up to an unknown factor and offset. "auto" knows the files of some tools by their arrays and else takes
-            them for depth. Older sides understand "auto", since it is not sent.
+        values: what the files hold: "depth" along z, "distance" along each pixel's ray, or "disparity", which is 1 /
+            depth up to an unknown factor and offset. "auto" knows the files of some tools by their arrays and else
+            takes them for depth. Older sides understand "auto", since it is not sent.
         key: array of an .npz, or channel of an EXR; "" finds it.
         invalid: what to do with invalid depth (NaN, infinite, zero, negative): fail, or take the farthest of the frame.
         licence: what the scene is for, as some estimators are for research only. None leaves it to the machine.
@@ -128,8 +128,8 @@ class DepthSettings(Settings):
     values: Annotated[
         DepthValues,
         Option(
-            "what the files hold: depth along z; distance along each pixel's ray; disparity, which is 1 / depth up to an "
-            "unknown factor and offset (larger is nearer); auto knows some tools' files, and else takes depth",
+            "what the files hold: depth along z; distance along each pixel's ray; disparity, which is 1 / depth up to "
+            "an unknown factor and offset (larger is nearer); auto knows some tools' files, and else takes depth",
             flag="--depth-values",
         ),
     ] = "auto"
@@ -197,8 +197,8 @@ class DepthSettings(Settings):
             raise RequestError(f"{what} does not go with a mist pass, which holds mist; leave one of them out")
         if self.values == "disparity" and (self.inverse or self.scale is not None):
             raise RequestError(
-                "values=disparity has an unknown factor and offset, so neither scale nor inverse applies; leave them out, "
-                "or values where the files hold 1 / depth exactly"
+                "values=disparity has an unknown factor and offset, so neither scale nor inverse applies; leave them "
+                "out, or values where the files hold 1 / depth exactly"
             )
 
     def to_wire(self) -> dict[str, Any]:

@@ -224,11 +224,9 @@ def test_distance_along_rays_of_a_file_with_its_own_lens(tmp_path):
 def test_half_size_is_resampled(filmed):
     found = of_case("12_half_size.npz", filmed)
     assert found.shape[1:] == (filmed.height, filmed.width)
-    y, x = np.mgrid[: filmed.height, : filmed.width]
-    truth = 2 + ((x + 0.5) / 2 - 0.5) * 0.02  # of its middle row; columns are 0.02 apart
-    row = 2 * (filmed.height // 4)
-    slope = np.diff(found[0, row, 2:-2].astype(np.float64))
-    assert np.allclose(slope, np.diff(truth[row, 2:-2]), atol=1e-3), "a slope stays smooth"
+    # The stored columns are 0.02 apart.
+    steps = np.diff(found[0, filmed.height // 2, 2:-2].astype(np.float64))
+    assert np.allclose(steps, 0.01, atol=1e-3), "a slope stays smooth"
 
 
 @pytest.mark.parametrize("target", [(160, 96), (53, 32), (84, 50)])

@@ -60,7 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     depth = parser.add_argument_group("depth")
     depth.add_argument(
-        "--depth", type=Path, help="known depth: .npz or .npy (T,H,W), a folder of EXR or 16-bit PNG files, or a grey video"
+        "--depth",
+        type=Path,
+        help="known depth: .npz or .npy (T,H,W), a folder of EXR or 16-bit PNG files, or a grey video",
     )
     add_flags(depth, DepthSettings, skip=(*_ESTIMATOR_FIELDS, *_SCALE_FIELDS))
     depth.add_argument(

@@ -7,11 +7,9 @@ This depth was rendered, scanned or estimated elsewhere, so no model is needed. 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -21,9 +19,10 @@ from ex4d.depth.depth_video import probed_video, read_grey_levels, require_grey
 from ex4d.depth.exr_depth import read_exr_depth
 from ex4d.depth.intrinsics import ASSUMED_FOV_NOTE, resolved_intrinsics
 from ex4d.depth.mist import mist_to_depth, ray_lengths
-from ex4d.depth.resampling import DepthResampler, same_shape
+from ex4d.depth.resampling import same_shape
 from ex4d.depth.source_camera import in_first_frames_world
 from ex4d.depth.stored_camera import stored_intrinsics, stored_poses
+from ex4d.depth.stored_depth import StoredDepth, Values, resampled
 from ex4d.depth.tool_layouts import DEPTHCRAFTER, PLAIN, ToolLayout, is_normalised, layout_of_keys
 from ex4d.depth.validity import checked_depth, checked_disparity, depth_along_z
 from ex4d.media import FootageInfo, MediaError, is_sequence, read_png, sequence_files
@@ -34,43 +33,6 @@ from ex4d_core.sources import INVALID_DEPTH, VIDEO_SUFFIXES, DepthValues, Invali
 _IMAGE_SUFFIXES = (".exr", ".png")
 # Whole numbers without a unit: what depth cameras and most exporters mean by them.
 _MILLIMETRE = 0.001
-
-Values = Literal["depth", "distance", "disparity"]
-
-
-@dataclass(frozen=True, eq=False)
-class _Stored:
-    """What depth files hold.
-
-    Attributes:
-        size: (width, height) of a frame.
-        read: starts a new iteration over the frames (h, w), in the type they are stored in.
-        values: what they are.
-        scale: of the values.
-        intrinsics: (T, 3, 3) in pixels of the footage, or None.
-        world_to_camera: (T, 4, 4), or None.
-        notes: sentences for the artist.
-        tool: that wrote them, for people; "" where nothing tells.
-    """
-
-    size: tuple[int, int]
-    read: Callable[[], Iterator[np.ndarray]]
-    values: Values
-    scale: float = 1.0
-    intrinsics: np.ndarray | None = None
-    world_to_camera: np.ndarray | None = None
-    notes: tuple[str, ...] = ()
-    tool: str = ""
-
-    @cached_property
-    def range(self) -> tuple[float, float]:
-        """Smallest and largest finite value; the files are read once for it."""
-        lowest, highest = np.inf, -np.inf
-        for frame in self.read():
-            finite = frame[np.isfinite(frame)]
-            if finite.size:
-                lowest, highest = min(lowest, float(finite.min())), max(highest, float(finite.max()))
-        return lowest, highest
 
 
 class DepthFiles:
@@ -140,10 +102,10 @@ class DepthFiles:
         """
         stored = self._stored(footage)
         if stored.size != (footage.width, footage.height):
-            stored = _resampled(stored, self._path, footage)
+            stored = resampled(stored, self._path, footage)
         return self._clip(stored, footage)
 
-    def _stored(self, footage: FootageInfo) -> _Stored:
+    def _stored(self, footage: FootageInfo) -> StoredDepth:
         if is_sequence(self._path):
             return self._stored_images(footage)
         suffix = self._path.suffix.lower()
@@ -153,7 +115,7 @@ class DepthFiles:
             raise DepthError(f"{self._path}: a mist pass is read from EXR files. Name their folder or pattern.")
         return self._stored_video(footage) if suffix in VIDEO_SUFFIXES else self._stored_array(footage)
 
-    def _stored_array(self, footage: FootageInfo) -> _Stored:
+    def _stored_array(self, footage: FootageInfo) -> StoredDepth:
         path, keys = self._path, array_keys(self._path)
         tool = layout_of_keys(keys)
         if self._key is not None and self._key != tool.key:
@@ -167,11 +129,16 @@ class DepthFiles:
         _check_count(path, shape[0], footage)
         size = (shape[2], shape[1])
         _check_size(str(path), size, footage)
-        if tool == PLAIN and not self._is_stated and keys == [PLAIN.key] and is_normalised(array_frames(path, tool.key)):
+        if (
+            tool == PLAIN
+            and not self._is_stated
+            and keys == [PLAIN.key]
+            and is_normalised(array_frames(path, tool.key))
+        ):
             tool = DEPTHCRAFTER
         values = self._values_of(tool)
         scale, notes = self._array_scale(keys, kind, values)
-        stored = _Stored(size, lambda: array_frames(path, tool.key), values, scale, notes=notes, tool=tool.title)
+        stored = StoredDepth(size, lambda: array_frames(path, tool.key), values, scale, notes=notes, tool=tool.title)
         if tool.title:
             stored = replace(stored, notes=(*notes, _tool_note(path, tool, values)))
         return self._with_camera(stored, tool, keys, footage)
@@ -189,8 +156,8 @@ class DepthFiles:
         if "disp" in tool.key.lower():
             raise DepthError(
                 f"{self._path}: {tool.key!r} holds disparity by its name, in which near is large. Say which: "
-                "--inverse-depth (Inverse Depth in Blender) if it is 1 / depth, --depth-values disparity if its factor and "
-                "offset are unknown, or --depth-values depth if it is depth."
+                "--inverse-depth (Inverse Depth in Blender) if it is 1 / depth, --depth-values disparity if its factor "
+                "and offset are unknown, or --depth-values depth if it is depth."
             )
         return tool.values
 
@@ -213,7 +180,7 @@ class DepthFiles:
         )
         return _MILLIMETRE, (note,)
 
-    def _with_camera(self, stored: _Stored, tool: ToolLayout, keys: list[str], footage: FootageInfo) -> _Stored:
+    def _with_camera(self, stored: StoredDepth, tool: ToolLayout, keys: list[str], footage: FootageInfo) -> StoredDepth:
         """With the intrinsics, unless the lens is known already, and the poses of an .npz."""
         path, notes = self._path, stored.notes
         intrinsics = self._lens
@@ -227,7 +194,7 @@ class DepthFiles:
             stored = replace(stored, world_to_camera=poses)
         return replace(stored, notes=notes)
 
-    def _stored_images(self, footage: FootageInfo) -> _Stored:
+    def _stored_images(self, footage: FootageInfo) -> StoredDepth:
         try:
             files = sequence_files(self._path, _IMAGE_SUFFIXES, what="depth images")
         except MediaError as error:
@@ -257,7 +224,7 @@ class DepthFiles:
                     )
                 yield stored
 
-        return _Stored(size, read, values, self._scale or 1.0, notes=(note,) if note else ())
+        return StoredDepth(size, read, values, self._scale or 1.0, notes=(note,) if note else ())
 
     def _image(self, file: Path, values: Values, footage: FootageInfo) -> tuple[np.ndarray, str]:
         """A frame (h, w) as it is stored, and a sentence for the artist or ""."""
@@ -274,16 +241,16 @@ class DepthFiles:
             raise DepthError(f"{file}: is a PNG of {kind}, too coarse for depth. Export 16-bit gray PNGs or EXRs.")
         return image, ""
 
-    def _stored_video(self, footage: FootageInfo) -> _Stored:
+    def _stored_video(self, footage: FootageInfo) -> StoredDepth:
         try:
             video, what = probed_video(self._path)
         except MediaError as error:
             raise DepthError(str(error)) from error
         if not self._is_stated or (self._values != "disparity" and self._scale is None):
             raise DepthError(
-                f"{self._path}: is {what}, and no file says what its greys mean. Say so: --depth-values disparity if white "
-                "is near (as tools show depth), --depth-values depth --depth-scale FAR if white is FAR scene units away, or "
-                "--inverse-depth --depth-scale NEAR if white is NEAR and grey is 1 / depth."
+                f"{self._path}: is {what}, and no file says what its greys mean. Say so: --depth-values disparity if "
+                "white is near (as tools show depth), --depth-values depth --depth-scale FAR if white is FAR scene units "
+                "away, or --inverse-depth --depth-scale NEAR if white is NEAR and grey is 1 / depth."
             )
         _check_count(self._path, video.frames, footage)
         _check_size(str(self._path), (video.width, video.height), footage)
@@ -291,9 +258,9 @@ class DepthFiles:
         values: Values = "depth" if self._values == "auto" else self._values
         note = f"the depth is {what}; an .npz or EXRs would have finer steps and clean edges"
         size = (video.width, video.height)
-        return _Stored(size, lambda: read_grey_levels(video), values, self._scale or 1.0, notes=(note,))
+        return StoredDepth(size, lambda: read_grey_levels(video), values, self._scale or 1.0, notes=(note,))
 
-    def _clip(self, stored: _Stored, footage: FootageInfo) -> DepthClip:
+    def _clip(self, stored: StoredDepth, footage: FootageInfo) -> DepthClip:
         is_disparity = stored.values == "disparity"
         tool = f", as {stored.tool} writes it" if stored.tool else ""
         clip = DepthClip(
@@ -324,13 +291,13 @@ class DepthFiles:
             found = resolved_intrinsics(None, footage, clip)
             if found.origin == ASSUMED_FOV_NOTE:
                 raise DepthError(
-                    f"{self._path}: distances along rays become depth by the lens, which no file states. Give the one that "
-                    "they were made with (Custom Field of View in Blender; --fov, --focal-mm or --focal-px)."
+                    f"{self._path}: distances along rays become depth by the lens, which no file states. Give the one "
+                    "that they were made with (Custom Field of View in Blender; --fov, --focal-mm or --focal-px)."
                 )
             lens = found.matrix
         return np.broadcast_to(lens, (footage.frames, 3, 3))
 
-    def _camera(self, stored: _Stored, footage: FootageInfo) -> CameraPath | None:
+    def _camera(self, stored: StoredDepth, footage: FootageInfo) -> CameraPath | None:
         intrinsics = stored.intrinsics
         if intrinsics is None and self._lens is not None:
             # One that is known without the files may be of fewer frames than they hold.
@@ -340,7 +307,7 @@ class DepthFiles:
         path = CameraPath(stored.world_to_camera, intrinsics, footage.width, footage.height)
         return in_first_frames_world(path, stored.scale)
 
-    def _depth(self, stored: _Stored, lens: np.ndarray | None) -> Iterator[np.ndarray]:
+    def _depth(self, stored: StoredDepth, lens: np.ndarray | None) -> Iterator[np.ndarray]:
         for index, frame in enumerate(stored.read()):
             what = f"{self._path}: frame {index}"
             if self._mist is not None and lens is not None:
@@ -352,7 +319,7 @@ class DepthFiles:
             unsaid = not self._is_stated and not stored.tool and self._mist is None
             yield checked_depth(depth, what, self._invalid, may_be_disparity=unsaid)
 
-    def _disparity(self, stored: _Stored) -> Iterator[np.ndarray]:
+    def _disparity(self, stored: StoredDepth) -> Iterator[np.ndarray]:
         """Relative disparity of every frame, 1 at the clip's nearest point."""
         lowest, highest = stored.range
         # Some models' disparity is not above 0: its offset is unknown anyway.
@@ -363,16 +330,6 @@ class DepthFiles:
                 yield (disparity - np.float32(lowest)) / np.float32(highest - lowest)
             else:
                 yield np.ones_like(disparity)
-
-
-def _resampled(stored: _Stored, path: Path, footage: FootageInfo) -> _Stored:
-    target = footage.width, footage.height
-    resample = DepthResampler(stored.size, target)
-    note = (
-        f"the depth in {path.name} is {stored.size[0]}x{stored.size[1]} and is resampled to the footage's "
-        f"{target[0]}x{target[1]}: across edges the nearest value is taken, so that no depths come in between"
-    )
-    return replace(stored, size=target, read=lambda: map(resample, stored.read()), notes=(*stored.notes, note))
 
 
 def _tool_note(path: Path, tool: ToolLayout, values: Values) -> str:
@@ -394,7 +351,8 @@ def _check_size(what: str, size: tuple[int, int], footage: FootageInfo) -> None:
     if not same_shape(size, (footage.width, footage.height)):
         raise DepthError(
             f"{what}: depth is {size[0]}x{size[1]}, but the footage {footage.path.name} is "
-            f"{footage.width}x{footage.height}, of another shape. Export depth of the whole picture, and in its orientation."
+            f"{footage.width}x{footage.height}, of another shape. Export depth of the whole picture, and in its "
+            "orientation."
         )
 
 

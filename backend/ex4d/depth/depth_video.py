@@ -22,8 +22,8 @@ def require_grey(video: FootageInfo) -> None:
     coloured = (image.max(axis=2) - image.min(axis=2) > _COLOURED).mean()
     if coloured > 0.01:
         raise DepthError(
-            f"{video.path}: {coloured:.0%} of its pixels are coloured: it shows depth through a colour map, from which depth "
-            "cannot be read. Export a grey video, or better an .npz or EXRs."
+            f"{video.path}: {coloured:.0%} of its pixels are coloured: it shows depth through a colour map, from which "
+            "depth cannot be read. Export a grey video, or better an .npz or EXRs."
         )
 
 

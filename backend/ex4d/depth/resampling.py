@@ -15,7 +15,7 @@ _MOST_STRETCHED = 0.08
 
 
 def same_shape(size: tuple[int, int], footage: tuple[int, int]) -> bool:
-    """Whether depth of (width, height) shows all of the footage: the same shape, but for sides rounded to a multiple."""
+    """Whether depth of (width, height) shows all of the footage: its shape, but for sides rounded to a multiple."""
     (width, height), (wide, high) = size, footage
     if abs(math.log(width * high / (height * wide))) > _MOST_STRETCHED:
         return False

@@ -67,7 +67,9 @@ def stored_poses(path: Path, key: str, direction: PoseDirection, frames: int) ->
     """
     stored = small_array(path, key).astype(np.float64)
     if stored.shape not in ((frames, 4, 4), (frames, 3, 4)):
-        raise DepthError(f"{path}: {key!r} has shape {stored.shape}, which is not one pose for each of {frames} frames.")
+        raise DepthError(
+            f"{path}: {key!r} has shape {stored.shape}, which is not one pose for each of {frames} frames."
+        )
     poses = np.tile(np.eye(4), (frames, 1, 1))
     poses[:, :3] = stored[:, :3]
     rotations = poses[:, :3, :3]
@@ -91,9 +93,7 @@ def _distance_from_centre(matrices: np.ndarray, size: tuple[int, int]) -> float:
     return float(np.abs(matrices[0, :2, 2] / size - 0.5).max())
 
 
-def _require_centre_of(
-    matrices: np.ndarray, size: tuple[int, int], what: str, footage: tuple[int, int]
-) -> None:
+def _require_centre_of(matrices: np.ndarray, size: tuple[int, int], what: str, footage: tuple[int, int]) -> None:
     """Raises DepthError if a principal point is the centre of an image of another size, or outside of this one."""
     shares = matrices[:, :2, 2] / size
     outside = ~((shares > 0) & (shares < 1)).all(axis=1)
@@ -106,7 +106,7 @@ def _require_centre_of(
     (x, y), focal = matrices[frame, :2, 2], matrices[frame, 0, 0]
     guess = f", but could be the centre of {2 * x:.0f}x{2 * y:.0f}" if elsewhere[frame] else ""
     raise DepthError(
-        f"{what} of frame {frame} is not of an image of {size[0]}x{size[1]}: its principal point is at ({x:.4g}, {y:.4g})"
-        f"{guess}; its focal length is {focal:.4g} pixels. Save it in pixels of the footage's size, {footage[0]}x"
-        f"{footage[1]}, or give the lens (Custom Field of View in Blender; --fov, --focal-mm or --focal-px)."
+        f"{what} of frame {frame} is not of an image of {size[0]}x{size[1]}: its principal point is at ({x:.4g}, "
+        f"{y:.4g}){guess}; its focal length is {focal:.4g} pixels. Save it in pixels of the footage's size, "
+        f"{footage[0]}x{footage[1]}, or give the lens (Custom Field of View in Blender; --fov, --focal-mm or --focal-px)."
     )

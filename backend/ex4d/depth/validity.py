@@ -51,9 +51,7 @@ def checked_disparity(disparity: np.ndarray, what: str, invalid: InvalidDepth) -
     return disparity
 
 
-def checked_depth(
-    depth: np.ndarray, what: str, invalid: InvalidDepth, *, may_be_disparity: bool = False
-) -> np.ndarray:
+def checked_depth(depth: np.ndarray, what: str, invalid: InvalidDepth, *, may_be_disparity: bool = False) -> np.ndarray:
     """A frame of depth with only finite values above 0.
 
     Args:
@@ -82,8 +80,8 @@ def checked_depth(
     if may_be_disparity and counts["zero"] and depth[valid].max() <= 1:
         raise DepthError(
             f"{what}: {found} of {depth.size} values, the first at pixel x={column} y={row}, and none above "
-            f"{depth[valid].max():g}: this may be disparity, in which near is large and 0 is far. Say what it is (Values in "
-            "Blender): --depth-values disparity, or --depth-values depth, where --invalid-depth far fills the gaps."
+            f"{depth[valid].max():g}: this may be disparity, in which near is large and 0 is far. Say what it is "
+            "(Values in Blender): --depth-values disparity, or --depth-values depth, where --invalid-depth far fills the gaps."
         )
     if invalid == "error":
         raise DepthError(
