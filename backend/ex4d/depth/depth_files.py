@@ -249,8 +249,8 @@ class DepthFiles:
         if not self._is_stated or (self._values != "disparity" and self._scale is None):
             raise DepthError(
                 f"{self._path}: is {what}, and no file says what its greys mean. Say so: --depth-values disparity if "
-                "white is near (as tools show depth), --depth-values depth --depth-scale FAR if white is FAR scene units "
-                "away, or --inverse-depth --depth-scale NEAR if white is NEAR and grey is 1 / depth."
+                "white is near (as tools show depth), --depth-values depth --depth-scale FAR if white is FAR scene "
+                "units away, or --inverse-depth --depth-scale NEAR if white is NEAR and grey is 1 / depth."
             )
         _check_count(self._path, video.frames, footage)
         _check_size(str(self._path), (video.width, video.height), footage)

@@ -108,5 +108,6 @@ def _require_centre_of(matrices: np.ndarray, size: tuple[int, int], what: str, f
     raise DepthError(
         f"{what} of frame {frame} is not of an image of {size[0]}x{size[1]}: its principal point is at ({x:.4g}, "
         f"{y:.4g}){guess}; its focal length is {focal:.4g} pixels. Save it in pixels of the footage's size, "
-        f"{footage[0]}x{footage[1]}, or give the lens (Custom Field of View in Blender; --fov, --focal-mm or --focal-px)."
+        f"{footage[0]}x{footage[1]}, or give the lens (Custom Field of View in Blender; --fov, --focal-mm, "
+        "--focal-px)."
     )

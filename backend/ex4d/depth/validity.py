@@ -81,7 +81,8 @@ def checked_depth(depth: np.ndarray, what: str, invalid: InvalidDepth, *, may_be
         raise DepthError(
             f"{what}: {found} of {depth.size} values, the first at pixel x={column} y={row}, and none above "
             f"{depth[valid].max():g}: this may be disparity, in which near is large and 0 is far. Say what it is "
-            "(Values in Blender): --depth-values disparity, or --depth-values depth, where --invalid-depth far fills the gaps."
+            "(Values in Blender): --depth-values disparity, or --depth-values depth, where --invalid-depth far fills "
+            "the gaps."
         )
     if invalid == "error":
         raise DepthError(
