@@ -175,8 +175,8 @@ class DepthFiles:
                 "(--depth-scale), or --depth-values disparity if near is large."
             )
         note = (
-            f"the depth in {self._path.name} is whole numbers ({kind}) without a unit, and is read as millimetres, 0.001 "
-            "scene units each; give --depth-scale (Depth Scale in Blender) if they are something else"
+            f"the depth in {self._path.name} is whole numbers ({kind}) without a unit, and is read as millimetres, "
+            "0.001 scene units each; give --depth-scale (Depth Scale in Blender) if they are something else"
         )
         return _MILLIMETRE, (note,)
 
