@@ -219,8 +219,9 @@ def depth_layout(path: Path) -> DepthLayout:
     suffix = path.suffix.lower()
     if path.is_dir():
         suffix = ".exr" if any(one.suffix.lower() == ".exr" for one in path.iterdir()) else ".png"
-    layouts: tuple[DepthLayout, ...] = ("exr", "png", "video")
-    return next((layout for layout in layouts if suffix in LAYOUT_SUFFIXES[layout]), "array")
+    if suffix in VIDEO_SUFFIXES:
+        return "video"
+    return "exr" if suffix == ".exr" else "png" if suffix == ".png" else "array"
 
 
 def require_depth_files(layout: str, files: Sequence[SourceFile]) -> None:

@@ -45,7 +45,7 @@ def read_grey_levels(video: FootageInfo) -> Iterator[np.ndarray]:
                 count += 1
                 if count == video.frames:
                     break
-    except av.FFmpegError as error:
+    except av.error.FFmpegError as error:
         raise DepthError(f"{video.path}: damaged after frame {count} ({error.strerror}). Export it again.") from error
     if count < video.frames:
         raise DepthError(f"{video.path}: only {count} of {video.frames} frames can be read. Export it again.")
