@@ -15,6 +15,7 @@ import numpy as np
 from ex4d_core.schema import Range, Settings
 
 MIN_OFFSET, MAX_OFFSET = -0.95, 10.0
+NEAREST_DEPTH = 10_000 / 3900  # of a relative clip, in scene units: where EX-4D's conversion puts its nearest point
 DEFAULT_FAR_LIMIT = 100.0  # parallax of anything farther can hardly be seen
 
 Offset = Annotated[float, Range(MIN_OFFSET, MAX_OFFSET)]

@@ -126,6 +126,8 @@ class ReconstructionSettings(Settings):
         super().__post_init__()
         if self.distortion is not None and self.depth.mist is not None:
             raise RequestError("a mist pass is rendered without lens distortion; leave distortion or mist out")
+        if self.distortion is not None and self.depth.values == "distance":
+            raise RequestError("distances become depth by a lens without distortion; leave distortion or distance out")
 
     def to_wire(self) -> dict[str, Any]:
         """Plain values for msgpack and JSON; without what is at its default and older sides refuse."""

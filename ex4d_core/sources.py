@@ -21,7 +21,8 @@ from ex4d_core.scene_manifest import is_sha256
 from ex4d_core.schema import Length, Option, Range, Settings
 from ex4d_core.shot import MAX_FRAMES, MAX_LABEL
 
-DepthLayout = Literal["array", "exr", "png", "estimator"]
+DepthLayout = Literal["array", "exr", "png", "video", "estimator"]
+DepthValues = Literal["auto", "depth", "distance", "disparity"]
 InvalidDepth = Literal["error", "far"]
 NoiseFilter = Literal["auto", "on", "off"]
 MistFalloff = Literal["linear", "quadratic", "inverse-quadratic"]
@@ -41,7 +42,13 @@ COLMAP_MODELS = (
     ("cameras.bin", "images.bin"),
     ("cameras.txt", "images.txt"),
 )
-LAYOUT_SUFFIXES: dict[str, tuple[str, ...]] = {"array": (".npz", ".npy"), "exr": (".exr",), "png": (".png",)}
+LAYOUT_SUFFIXES: dict[str, tuple[str, ...]] = {
+    "array": (".npz", ".npy"),
+    "exr": (".exr",),
+    "png": (".png",),
+    "video": VIDEO_SUFFIXES,
+}
+SINGLE_FILE_LAYOUTS = ("array", "video")
 
 
 @dataclass(frozen=True)
@@ -85,10 +92,13 @@ class DepthSettings(Settings):
     """Where depth comes from, apart from its files.
 
     Attributes:
-        layout: "array" (one .npz or .npy), "exr" or "png" (a file for each frame, in order), or "estimator".
+        layout: "array" (one .npz or .npy), "exr" or "png" (a file for each frame, in order), "video", or "estimator".
         estimator: its name, or "auto", for layout "estimator".
         scale: depth in scene units per unit of the files; None uses the files' own scale.
         inverse: the files hold 1 / depth.
+        values: what the files hold: "depth" along z, "distance" along each pixel's ray, or "disparity", which is 1 /
+            depth up to an unknown factor and offset. "auto" knows the files of some tools by their arrays and else
+            takes them for depth. Older sides understand "auto", since it is not sent.
         key: array of an .npz, or channel of an EXR; "" finds it.
         invalid: what to do with invalid depth (NaN, infinite, zero, negative): fail, or take the farthest of the frame.
         licence: what the scene is for, as some estimators are for research only. None leaves it to the machine.
@@ -115,6 +125,14 @@ class DepthSettings(Settings):
         Option("multiply the files' values; needed for PNG", flag="--depth-scale", metavar="FACTOR"),
     ] = None
     inverse: Annotated[bool, Option("the files hold 1 / depth", flag="--inverse-depth")] = False
+    values: Annotated[
+        DepthValues,
+        Option(
+            "what the files hold: depth along z; distance along each pixel's ray; disparity, which is 1 / depth up to "
+            "an unknown factor and offset (larger is nearer); auto knows some tools' files, and else takes depth",
+            flag="--depth-values",
+        ),
+    ] = "auto"
     invalid: Annotated[
         InvalidDepth,
         Option(
@@ -166,12 +184,28 @@ class DepthSettings(Settings):
         super().__post_init__()
         if self.mist is not None and (self.layout != "exr" or self.inverse):
             raise RequestError(f"a mist pass is EXR files, and not inverse; not layout {self.layout}")
+        if self.values != "auto":
+            self._check_values()
         if self.layout == "estimator" and not self.estimator:
             raise RequestError("estimator must be a name, or auto, for depth of layout estimator")
+
+    def _check_values(self) -> None:
+        what = f"values={self.values}"
+        if self.layout == "estimator":
+            raise RequestError(f"{what} says what depth files hold, and an estimator has none; leave it out")
+        if self.mist is not None:
+            raise RequestError(f"{what} does not go with a mist pass, which holds mist; leave one of them out")
+        if self.values == "disparity" and (self.inverse or self.scale is not None):
+            raise RequestError(
+                "values=disparity has an unknown factor and offset, so neither scale nor inverse applies; leave them "
+                "out, or values where the files hold 1 / depth exactly"
+            )
 
     def to_wire(self) -> dict[str, Any]:
         """Plain values for msgpack and JSON; without what is at its default and older sides refuse."""
         values = super().to_wire()
+        if self.values == "auto":
+            del values["values"]
         for name, default in (("offset", None), ("far_limit", None), ("camera_fit", True)):
             if values[name] == default:
                 del values[name]
@@ -185,6 +219,8 @@ def depth_layout(path: Path) -> DepthLayout:
     suffix = path.suffix.lower()
     if path.is_dir():
         suffix = ".exr" if any(one.suffix.lower() == ".exr" for one in path.iterdir()) else ".png"
+    if suffix in VIDEO_SUFFIXES:
+        return "video"
     return "exr" if suffix == ".exr" else "png" if suffix == ".png" else "array"
 
 
@@ -196,9 +232,9 @@ def require_depth_files(layout: str, files: Sequence[SourceFile]) -> None:
         return
     suffixes = LAYOUT_SUFFIXES[layout]
     wrong = next((one.label for one in files if one.suffix not in suffixes), None)
-    if not files or wrong is not None or (layout == "array" and len(files) > 1):
+    if not files or wrong is not None or (layout in SINGLE_FILE_LAYOUTS and len(files) > 1):
         found = "none" if not files else repr(wrong) if wrong is not None else f"{len(files)} files"
-        wants = "one file" if layout == "array" else "a file for each frame"
+        wants = "one file" if layout in SINGLE_FILE_LAYOUTS else "a file for each frame"
         raise RequestError(f"depth of layout {layout} must be {wants}, {' or '.join(suffixes)}, not {found}")
 
 

@@ -72,11 +72,15 @@ class EX4D_PT_footage_options(SidebarPanel, bpy.types.Panel):
         # Labels stand inside the fields, where they fit a narrow sidebar.
         layout, settings = self.layout, context.scene.ex4d_footage
         if settings.depth_from == "FILES":
-            layout.prop(settings, "use_scale")
-            value = layout.row()
-            value.enabled = settings.use_scale
-            value.prop(settings, "scale", text="Scale")
+            is_disparity = settings.values == "disparity" and not settings.use_mist
             if not settings.use_mist:
+                layout.prop(settings, "values")
+            if not is_disparity:
+                layout.prop(settings, "use_scale")
+                value = layout.row()
+                value.enabled = settings.use_scale
+                value.prop(settings, "scale", text="Scale")
+            if not (settings.use_mist or is_disparity):
                 layout.prop(settings, "inverse")
             layout.prop(settings, "far")
             layout.prop(settings, "use_mist")

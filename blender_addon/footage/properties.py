@@ -140,6 +140,17 @@ class EX4D_Footage(bpy.types.PropertyGroup):
         default=True,
     )
     inverse: bpy.props.BoolProperty(name="Inverse Depth", description="The files hold 1 / depth")
+    values: bpy.props.EnumProperty(
+        name="Values",
+        description="What the files hold",
+        items=(
+            ("auto", "Automatic", "Files of some depth tools are recognized; all others hold depth"),
+            ("depth", "Depth", "Depth along the camera's axis"),
+            ("distance", "Distance", "Distance along each pixel's ray; it needs the field of view"),
+            ("disparity", "Disparity", "Relative disparity: larger is nearer; factor and offset are unknown"),
+        ),
+        default="auto",
+    )
     far: bpy.props.BoolProperty(
         name="Fill Gaps",
         description="Where the files have no depth, use the farthest depth of the frame instead of failing",

@@ -72,11 +72,14 @@ def plan_of(settings: EX4D_Footage, scene: bpy.types.Scene) -> ReconstructionPla
     if settings.camera_from != "FILE" and settings.undistort and settings.clip is not None:
         distortion = distortion_of(settings.clip)
     mist = _mist(settings, layout)
+    plain = layout != "estimator" and mist is None
+    values = settings.values if plain else "auto"
     depth = DepthSettings(
         layout,
         estimator=settings.estimator if layout == "estimator" else "",
-        scale=settings.scale if settings.use_scale and layout != "estimator" else None,
-        inverse=settings.inverse and layout != "estimator" and mist is None,
+        scale=settings.scale if settings.use_scale and layout != "estimator" and values != "disparity" else None,
+        inverse=settings.inverse and plain and values != "disparity",
+        values=values,
         invalid="far" if settings.far else "error",
         licence=chosen_licence(),
         mist=mist,
@@ -183,6 +186,8 @@ def picture_files(chosen: Path, what: str) -> tuple[Path, ...]:
 def _depth_files(chosen: Path) -> tuple[DepthLayout, tuple[Path, ...]]:
     if chosen.is_file() and chosen.suffix.lower() in _ARRAY_SUFFIXES:
         return "array", (chosen,)
+    if chosen.is_file() and chosen.suffix.lower() in VIDEO_SUFFIXES:
+        return "video", (chosen,)
     if chosen.is_file() and chosen.suffix.lower() in _LAYOUTS:
         chosen = chosen.parent  # one image stands for the whole sequence
     if not chosen.is_dir():

@@ -200,6 +200,27 @@ def test_depth_images_keep_the_order_of_their_numbers(saved, clip, tmp_path):
     assert plan.settings.depth.layout == "exr" and [path.stem for path in plan.depth_files] == ["z_1", "z_2", "z_10"]
 
 
+def test_what_the_depth_files_hold_is_sent(saved, clip):
+    pick(clip)
+    settings = bpy.context.scene.ex4d_footage
+    assert plan_of(settings, bpy.context.scene).settings.depth.values == "auto"
+    settings.values = "distance"
+    assert plan_of(settings, bpy.context.scene).settings.depth.values == "distance"
+    settings.values, settings.inverse, settings.use_scale = "disparity", True, True
+    plan = plan_of(settings, bpy.context.scene)
+    sent = plan.settings.depth
+    assert (sent.values, sent.inverse, sent.scale) == ("disparity", False, None), "which the panel does not offer then"
+    assert plan_from_text(plan_to_text(plan)) == plan
+    settings.depth_from = "ESTIMATOR"
+    assert plan_of(settings, bpy.context.scene).settings.depth.values == "auto"
+
+
+def test_a_depth_video_is_sent_as_one(saved, clip):
+    pick(clip, depth=str(clip / "walk.mp4"), values="disparity")
+    plan = plan_of(bpy.context.scene.ex4d_footage, bpy.context.scene)
+    assert plan.settings.depth.layout == "video" and [path.name for path in plan.depth_files] == ["walk.mp4"]
+
+
 @pytest.fixture
 def mist_files(tmp_path) -> Path:
     """A folder with the names of a render's mist pass."""

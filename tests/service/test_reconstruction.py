@@ -83,6 +83,19 @@ def test_footage_becomes_a_scene_package(client, clip, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scene"], "nothing half is left"
 
 
+def test_a_depth_video_is_sent_with_what_its_greys_mean(client, clip, tmp_path):
+    grey = np.broadcast_to(np.linspace(40, 200, WIDTH).astype(np.uint8)[:, None], (HEIGHT, WIDTH, 3))
+    with VideoWriter(clip / "depth.mkv", WIDTH, HEIGHT, 25, crf=4) as movie:
+        for _ in range(FRAMES):
+            movie.write(grey)
+    settings = {"layout": "video", "values": "depth", "scale": 10.0}
+    job = RemoteScene(tmp_path / "scene", plan(clip, "depth.mkv", **settings))
+    status = client.run(job.conversation(), timeout=60)
+    assert status.state == "done", status.reason
+    depth = Scene.open(tmp_path / "scene").depth()
+    assert np.abs(depth - grey[..., 1] * (10 / 255)).max() < 0.2
+
+
 def test_a_finished_scene_can_be_fetched_from_the_command_line(service, client, clip, tmp_path):
     job = RemoteScene(tmp_path / "scene", plan(clip))
     client.run(job.conversation(), timeout=60)

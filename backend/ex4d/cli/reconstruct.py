@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 SUMMARY = "build a scene folder from footage and its depth"
 _ESTIMATOR_FIELDS = ("estimator", "licence", "refine_edges", "temporal_alignment", "full_precision")
-_DEPTH_FIELDS = ("scale", "inverse", "invalid", "key", "noise_filter")
+_DEPTH_FIELDS = ("scale", "inverse", "values", "invalid", "key", "noise_filter")
 _SCALE_FIELDS = ("offset", "far_limit", "camera_fit")
 
 
@@ -60,7 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     depth = parser.add_argument_group("depth")
     depth.add_argument(
-        "--depth", type=Path, help="known depth along z: .npz or .npy (T,H,W), or a folder of EXR or 16-bit PNG files"
+        "--depth",
+        type=Path,
+        help="known depth: .npz or .npy (T,H,W), a folder of EXR or 16-bit PNG files, or a grey video",
     )
     add_flags(depth, DepthSettings, skip=(*_ESTIMATOR_FIELDS, *_SCALE_FIELDS))
     depth.add_argument(

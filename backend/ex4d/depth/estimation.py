@@ -34,7 +34,7 @@ from ex4d.depth.shot_cameras import ShotCameras
 from ex4d.depth.temporal_alignment import TemporalAligner
 from ex4d.media import FootageInfo, read_frames
 from ex4d_core.cameras import CameraPath
-from ex4d_core.depth_mapping import DepthMapping
+from ex4d_core.depth_mapping import NEAREST_DEPTH, DepthMapping
 
 # Called with a stage of the work and how many more of its frames are done, often with 0. It may raise.
 Step = Callable[[str, int], None]
@@ -42,7 +42,6 @@ Step = Callable[[str, int], None]
 # Disparity under this share of the clip's largest is all the same: so far away that parallax cannot be seen.
 _FARTHEST_SHARE = 0.01
 _ALIGNMENT = 0.1  # its share of the work, where frames are estimated one by one
-NEAREST_DEPTH = 10_000 / 3900  # of a relative clip, in scene units: where EX-4D's conversion puts its nearest point
 
 
 class ClipModel(ABC):

@@ -43,11 +43,11 @@ def mist_to_depth(stored: np.ndarray, mist: MistPass, intrinsics: np.ndarray, wh
         )
     distance = mist.start + mist.depth * values ** (1 / MIST_FALLOFFS[mist.falloff])
     height, width = values.shape
-    depth = np.where(values >= 1, np.inf, distance / _ray_lengths(height, width, intrinsics))
+    depth = np.where(values >= 1, np.inf, distance / ray_lengths(height, width, intrinsics))
     return depth.astype(np.float32)
 
 
-def _ray_lengths(height: int, width: int, intrinsics: np.ndarray) -> np.ndarray:
+def ray_lengths(height: int, width: int, intrinsics: np.ndarray) -> np.ndarray:
     """(H, W): distance along a pixel's ray for each unit along z, at pixel centres."""
     x = (np.arange(width) + 0.5 - intrinsics[0, 2]) / intrinsics[0, 0]
     y = (np.arange(height) + 0.5 - intrinsics[1, 2]) / intrinsics[1, 1]

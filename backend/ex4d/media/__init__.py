@@ -2,7 +2,7 @@
 
 from ex4d.media.background_video import BackgroundVideoWriter
 from ex4d.media.contact_sheet import contact_sheet
-from ex4d.media.exr import read_exr_channels
+from ex4d.media.exr import ExrWindow, read_exr_channels, read_exr_windows
 from ex4d.media.footage import FootageInfo, probe, read_frames
 from ex4d.media.lens import Lens, lens_of
 from ex4d.media.media_errors import MediaError
@@ -16,6 +16,7 @@ from ex4d.media.video_writer import VideoWriter, read_metadata
 
 __all__ = [
     "BackgroundVideoWriter",
+    "ExrWindow",
     "FootageInfo",
     "Lens",
     "MediaError",
@@ -29,6 +30,7 @@ __all__ = [
     "lens_of",
     "probe",
     "read_exr_channels",
+    "read_exr_windows",
     "read_frames",
     "read_metadata",
     "read_png",

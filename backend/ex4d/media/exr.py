@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import OpenEXR
@@ -13,6 +14,37 @@ from ex4d.memory import require_memory
 
 # Of each channel, in the file's own type at most, and once more while it is decoded.
 _BYTES_PER_VALUE = 8
+
+
+class ExrWindow(NamedTuple):
+    """A rectangle of pixels; data windows are placed in the coordinates of the display window."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+def read_exr_windows(path: str | os.PathLike[str]) -> dict[str, tuple[ExrWindow, ExrWindow]]:
+    """The data window and the display window of each channel, under the names of `read_exr_channels`.
+
+    Raises:
+        MediaError: not an EXR, or damaged.
+    """
+    path = Path(path)
+    _check_readable(path)
+    try:
+        with OpenEXR.File(str(path), separate_channels=True, header_only=True) as file:
+            return {
+                _full_name(part, channel.name, len(file.parts)): (
+                    _window(part.header["dataWindow"]),
+                    _window(part.header["displayWindow"]),
+                )
+                for part in file.parts
+                for channel in part.header["channels"]
+            }
+    except (RuntimeError, ValueError, OSError) as error:
+        raise _damaged(path, error) from error
 
 
 def read_exr_channels(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -42,17 +74,26 @@ def read_exr_channels(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     except MediaError:
         raise
     except (RuntimeError, ValueError, OSError) as error:
-        reason = system_reason(error).splitlines()[0]
-        raise MediaError(f"{path}: damaged or truncated EXR ({reason}). Render or copy it again.") from error
+        raise _damaged(path, error) from error
 
 
 def _require_room(path: Path) -> None:
     with OpenEXR.File(str(path), separate_channels=True, header_only=True) as file:
         for part in file.parts:
-            (left, top), (right, bottom) = ([int(value) for value in corner] for corner in part.header["dataWindow"])
-            width, height, channels = right - left + 1, bottom - top + 1, len(part.header["channels"])
+            _, _, width, height = _window(part.header["dataWindow"])
+            channels = len(part.header["channels"])
             what = f"{path}: an EXR of {width}x{height} pixels in {channels} channels"
             require_memory(_BYTES_PER_VALUE * channels * width * height, what)
+
+
+def _window(corners: Any) -> ExrWindow:
+    (left, top), (right, bottom) = ([int(value) for value in corner] for corner in corners)
+    return ExrWindow(left, top, right - left + 1, bottom - top + 1)
+
+
+def _damaged(path: Path, error: Exception) -> MediaError:
+    reason = system_reason(error).splitlines()[0]
+    return MediaError(f"{path}: damaged or truncated EXR ({reason}). Render or copy it again.")
 
 
 def _check_readable(path: Path) -> None:

@@ -225,7 +225,7 @@ def _lens_to_solve_with(
     known: KnownIntrinsics | None, path: Path | None, settings: DepthSettings, footage: FootageInfo
 ) -> KnownIntrinsics | None:
     """The intrinsics that a solve may rely on, those of depth files among them; None leaves them to the solve."""
-    if known is not None or path is None or settings.mist is not None:
+    if known is not None or path is None or settings.mist is not None or settings.values == "distance":
         return known
     lens = resolved_intrinsics(None, footage, _depth_from_files(path, settings, footage, None))
     return None if lens.origin == ASSUMED_FOV_NOTE else lens
@@ -242,6 +242,7 @@ def _depth_from_files(
         key=settings.key or None,
         mist=settings.mist,
         intrinsics=None if known is None else known.matrix,
+        values=settings.values,
     )
     try:
         return files.estimate(footage)

@@ -21,7 +21,7 @@ from ex4d.service.stored_inputs import StoredInput, verify_inputs
 from ex4d_core.errors import Ex4dError
 from ex4d_core.reconstruction import ReconstructionRequest, is_video
 from ex4d_core.scene_manifest import FILE_NAMES, MANIFEST
-from ex4d_core.sources import COLMAP_MODELS, SourceFile
+from ex4d_core.sources import COLMAP_MODELS, SINGLE_FILE_LAYOUTS, SourceFile
 
 
 class ReconstructionError(Ex4dError):
@@ -76,7 +76,7 @@ class _SentFiles:
         self._blobs = blobs
         self._kinds = {
             "footage": (folder / "footage", request.footage, request.is_video),
-            "depth": (folder / "depth", request.depth_files, request.settings.depth.layout == "array"),
+            "depth": (folder / "depth", request.depth_files, request.settings.depth.layout in SINGLE_FILE_LAYOUTS),
             "camera": (folder / "camera", request.camera_files, len(request.camera_files) == 1),
             "mask": (folder / "mask", request.mask_files, is_video(request.mask_files)),
         }

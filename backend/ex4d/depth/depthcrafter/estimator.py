@@ -11,12 +11,12 @@ import torch
 
 from ex4d.depth.depth_models import depth_model
 from ex4d.depth.depthcrafter.pipeline import FRAMES_AT_ONCE, DepthCrafterPipeline, Sampling
-from ex4d.depth.estimation import NEAREST_DEPTH, ClipModel, Step, batches
+from ex4d.depth.estimation import ClipModel, Step, batches
 from ex4d.weights.catalogue import DEPTHCRAFTER
 from ex4d.weights.checkpoints import load_strictly, read_checkpoint
 from ex4d.weights.places import repository_folder
 from ex4d.weights.pretrained import damage_named, load_pretrained, read_config
-from ex4d_core.depth_mapping import DepthMapping
+from ex4d_core.depth_mapping import NEAREST_DEPTH, DepthMapping
 
 _Network = TypeVar("_Network", bound=torch.nn.Module)
 
