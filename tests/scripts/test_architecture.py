@@ -15,7 +15,7 @@ import draw_rooms
 LAYERS = [
     {"cli"},
     {"training"},
-    {"service", "demo"},
+    {"service", "demo", "evaluation"},
     {"pipeline"},
     {"generation", "raster"},
     {"mesh"},

@@ -24,7 +24,7 @@ def no_estimator():
 
 def stored_depth(path: Path) -> np.ndarray:
     with np.load(path) as arrays:
-        scale = arrays["scale"] if "scale" in arrays else 1.0
+        scale = arrays.get("scale", 1.0)
         return arrays["depth"].astype(np.float32) * scale
 
 

@@ -209,6 +209,7 @@ def test_all_travelling_presets_exist():
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("tracked", [0.0, 1.0])
 def test_a_gpu_simulates_the_masks_that_a_processor_does(rasterizer, tracked):
     surface = sliding_scene(5)
