@@ -49,7 +49,7 @@ class Shown:
     """What one ray of the new camera shows."""
 
     seen: bool
-    color: wp.vec3  # sRGB, 0 to 255; 0 where unseen
+    color: wp.vec3  # sRGB, 0 to 255, or a deep colour; 0 where unseen
     z: float  # infinite without a surface
     on_face: bool  # meets a face that is not hidden: with several samples of a pixel it has a place instead of a colour
     place: wp.vec2  # (x, y) in the grid of vertices
@@ -65,8 +65,9 @@ def resolve_centered(
     image: wp.array3d(dtype=wp.uint8),
     mask: wp.array2d(dtype=wp.uint8),
     depth: wp.array2d(dtype=float),
+    deep_image: wp.array3d(dtype=wp.float16),
 ):
-    """Write colour and mask of each pixel, and depth where its array is not empty.
+    """Write colour and mask of each pixel, and depth where its array is not empty; the deep colour likewise.
 
     The front of a face that is not occluded is seen. Where a pixel's centre meets a source pixel's own vertex, on the
     front of any face, it shows that source pixel. Stretched faces show a source pixel as far as it reaches: such a face
@@ -76,7 +77,7 @@ def resolve_centered(
     frame, row, first = wp.tid()
     for column in range(first * span, wp.min(first * span + span, view.width)):
         if is_wanted(column, row, column, row, frame, view):
-            resolve_pixel(frame, row, column, source, projected, view, winners, image, mask, depth)
+            resolve_pixel(frame, row, column, source, projected, view, winners, image, mask, depth, deep_image)
         else:
             mask[frame, row * view.width + column] = wp.uint8(0)
 
@@ -93,15 +94,32 @@ def resolve_pixel(
     image: wp.array3d(dtype=wp.uint8),
     mask: wp.array2d(dtype=wp.uint8),
     depth: wp.array2d(dtype=float),
+    deep_image: wp.array3d(dtype=wp.float16),
 ):
     """Write one pixel; see `resolve_centered`."""
     pixel = row * view.width + column
     shown = shown_at(winners[frame, pixel], frame, sample_centre(column), sample_centre(row), source, projected, view)
     mask[frame, pixel] = wp.where(shown.seen, wp.uint8(1), wp.uint8(0))
-    for channel in range(3):
-        image[frame, pixel, channel] = wp.uint8(int(shown.color[channel] + 0.5))
+    write_color(shown.color, frame, pixel, image, deep_image)
     if depth.shape[1] > 0:
         depth[frame, pixel] = shown.z
+
+
+@wp.func
+def write_color(
+    color: wp.vec3,
+    frame: int,
+    pixel: int,
+    image: wp.array3d(dtype=wp.uint8),
+    deep_image: wp.array3d(dtype=wp.float16),
+):
+    """Write a colour of 8 bits, or a deep one where that image is not empty."""
+    if deep_image.shape[1] > 0:
+        for channel in range(3):
+            deep_image[frame, pixel, channel] = wp.float16(color[channel])
+    else:
+        for channel in range(3):
+            image[frame, pixel, channel] = wp.uint8(int(color[channel] + 0.5))
 
 
 @wp.func
@@ -200,9 +218,7 @@ def rim_end(
                 count += 1.0
         if count > 0.0:
             other /= count
-            color = other + (color - other) / wp.max(own, LEAST_SHARE)
-            for channel in range(3):
-                color[channel] = wp.clamp(color[channel], 0.0, 255.0)
+            color = within_range(source, other + (color - other) / wp.max(own, LEAST_SHARE), color)
     return color
 
 
@@ -332,9 +348,26 @@ def source_color(source: Source, frame: int, row: int, column: int) -> wp.vec3:
     """Colour of a vertex; the ring repeats the outermost pixels."""
     y = wp.clamp(row - source.ring, 0, source.color.shape[1] - 1)
     x = wp.clamp(column - source.ring, 0, source.color.shape[2] - 1)
+    if source.deep_color.shape[1] > 0:
+        return wp.vec3(
+            float(source.deep_color[frame, y, x, 0]),
+            float(source.deep_color[frame, y, x, 1]),
+            float(source.deep_color[frame, y, x, 2]),
+        )
     return wp.vec3(
         float(source.color[frame, y, x, 0]), float(source.color[frame, y, x, 1]), float(source.color[frame, y, x, 2])
     )
+
+
+@wp.func
+def within_range(source: Source, color: wp.vec3, near: wp.vec3) -> wp.vec3:
+    """A computed colour without what no source pixel can have: values outside of 8 bits, or new negative deep ones.
+
+    Light has no upper end. Below 0 lie only colours outside of the gamut, which the source pixel near it has, too.
+    """
+    if source.deep_color.shape[1] > 0:
+        return wp.max(color, wp.min(near, wp.vec3(0.0, 0.0, 0.0)))
+    return wp.vec3(wp.clamp(color[0], 0.0, 255.0), wp.clamp(color[1], 0.0, 255.0), wp.clamp(color[2], 0.0, 255.0))
 
 
 @wp.func
