@@ -66,7 +66,8 @@ def render_shot(
 
     Raises:
         SceneError: the scene has no deep colours.
-        RequestError: deep colours with settings that have 8 bits only; the camera runs past the footage or starts before it, or there is not a source frame for each.
+        RequestError: deep colours with settings that have 8 bits only; the camera runs past the footage or starts
+            before it, or there is not a source frame for each.
         LicenceError, DeviceError, RasterizerUnavailableError: see `ex4d.raster.create_rasterizer`.
         RenderMemoryError: the device's memory is too small for a single frame.
     """

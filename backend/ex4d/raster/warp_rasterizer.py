@@ -312,7 +312,6 @@ class WarpRasterizer:
             launch_grid(near_edges.resolve_wanted, (height, width), projected, view, winners, mask)
             return
         color, mask, depth, alpha, deep_color = outputs
-        no_deep_color = wp.from_torch(deep_color[:, :0])
         results = [wp.from_torch(color), wp.from_torch(mask.view(torch.uint8)), wp.from_torch(depth)]
         if reference:
             faded = wp.from_torch(torch.full((frames, vertices), 255, dtype=torch.uint8, device=self.device))
@@ -329,12 +328,12 @@ class WarpRasterizer:
             if view.samples > 1:
                 kernel, pixels = sampling.resolve_samples, (height // view.samples, width // view.samples)
                 results.append(wp.from_torch(alpha))
-            launch_grid(kernel, pixels, projected, view, winners, *results, no_deep_color)
-            if deep_color.shape[1]:
-                # Once more for the same pixels, so that renders of 8 bits are not slower for it.
-                source.deep_color = wp.from_torch(surface.deep_color.contiguous())
-                launch_grid(kernel, pixels, projected, view, winners, *results, wp.from_torch(deep_color))
-                source.deep_color = wp.empty((0, 0, 0, 0), dtype=wp.float16, device=self._warp_device)
+            launch_grid(kernel, pixels, projected, view, winners, *results)
+            if surface.deep_color is not None and deep_color.shape[1]:
+                source.color = wp.from_torch(surface.deep_color.contiguous().view(torch.uint8))
+                results[0] = wp.from_torch(deep_color.view(torch.uint8))
+                launch_grid(kernel, pixels, projected, view, winners, *results)
+                source.color = wp.from_torch(surface.color.contiguous())
 
     def _empty(self, dtype: type, *shape: int) -> wp.array:
         """Working memory from PyTorch, which keeps it for the next batch and raises its own out-of-memory error."""

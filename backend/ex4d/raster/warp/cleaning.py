@@ -239,12 +239,12 @@ def deep_mean_on_surface(
     for y in range(wp.max(row - reach, 0), wp.min(row + reach, height - 1) + 1):
         for x in range(wp.max(column - reach, 0), wp.min(column + reach, width - 1) + 1):
             pixel = y * width + x
-            if drawn[frame, pixel] != wp.uint8(0) and mask[frame, pixel] != wp.uint8(0):
-                if wp.abs(depth[frame, pixel] - surface) <= LIKE_DEPTH * surface:
-                    count += 1.0
-                    total += wp.vec3(
-                        float(deep_image[frame, pixel, 0]),
-                        float(deep_image[frame, pixel, 1]),
-                        float(deep_image[frame, pixel, 2]),
-                    )
+            is_seen = drawn[frame, pixel] != wp.uint8(0) and mask[frame, pixel] != wp.uint8(0)
+            if is_seen and wp.abs(depth[frame, pixel] - surface) <= LIKE_DEPTH * surface:
+                count += 1.0
+                total += wp.vec3(
+                    float(deep_image[frame, pixel, 0]),
+                    float(deep_image[frame, pixel, 1]),
+                    float(deep_image[frame, pixel, 2]),
+                )
     return total / count

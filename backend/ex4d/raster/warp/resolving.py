@@ -65,9 +65,8 @@ def resolve_centered(
     image: wp.array3d(dtype=wp.uint8),
     mask: wp.array2d(dtype=wp.uint8),
     depth: wp.array2d(dtype=float),
-    deep_image: wp.array3d(dtype=wp.float16),
 ):
-    """Write colour and mask of each pixel, and depth where its array is not empty; the deep colour likewise.
+    """Write colour and mask of each pixel, and depth where its array is not empty.
 
     The front of a face that is not occluded is seen. Where a pixel's centre meets a source pixel's own vertex, on the
     front of any face, it shows that source pixel. Stretched faces show a source pixel as far as it reaches: such a face
@@ -77,7 +76,7 @@ def resolve_centered(
     frame, row, first = wp.tid()
     for column in range(first * span, wp.min(first * span + span, view.width)):
         if is_wanted(column, row, column, row, frame, view):
-            resolve_pixel(frame, row, column, source, projected, view, winners, image, mask, depth, deep_image)
+            resolve_pixel(frame, row, column, source, projected, view, winners, image, mask, depth)
         else:
             mask[frame, row * view.width + column] = wp.uint8(0)
 
@@ -94,29 +93,24 @@ def resolve_pixel(
     image: wp.array3d(dtype=wp.uint8),
     mask: wp.array2d(dtype=wp.uint8),
     depth: wp.array2d(dtype=float),
-    deep_image: wp.array3d(dtype=wp.float16),
 ):
     """Write one pixel; see `resolve_centered`."""
     pixel = row * view.width + column
     shown = shown_at(winners[frame, pixel], frame, sample_centre(column), sample_centre(row), source, projected, view)
     mask[frame, pixel] = wp.where(shown.seen, wp.uint8(1), wp.uint8(0))
-    write_color(shown.color, frame, pixel, image, deep_image)
+    write_color(shown.color, frame, pixel, image)
     if depth.shape[1] > 0:
         depth[frame, pixel] = shown.z
 
 
 @wp.func
-def write_color(
-    color: wp.vec3,
-    frame: int,
-    pixel: int,
-    image: wp.array3d(dtype=wp.uint8),
-    deep_image: wp.array3d(dtype=wp.float16),
-):
-    """Write a colour of 8 bits, or a deep one where that image is not empty."""
-    if deep_image.shape[1] > 0:
+def write_color(color: wp.vec3, frame: int, pixel: int, image: wp.array3d(dtype=wp.uint8)):
+    """Write a colour as 8 bits, or into an image (B, P, 6) as the bytes of half floats."""
+    if image.shape[2] == 6:
         for channel in range(3):
-            deep_image[frame, pixel, channel] = wp.float16(color[channel])
+            bits = wp.cast(wp.float16(color[channel]), wp.uint16)
+            image[frame, pixel, 2 * channel] = wp.uint8(bits & wp.uint16(255))
+            image[frame, pixel, 2 * channel + 1] = wp.uint8(bits >> wp.uint16(8))
     else:
         for channel in range(3):
             image[frame, pixel, channel] = wp.uint8(int(color[channel] + 0.5))
@@ -348,15 +342,27 @@ def source_color(source: Source, frame: int, row: int, column: int) -> wp.vec3:
     """Colour of a vertex; the ring repeats the outermost pixels."""
     y = wp.clamp(row - source.ring, 0, source.color.shape[1] - 1)
     x = wp.clamp(column - source.ring, 0, source.color.shape[2] - 1)
-    if source.deep_color.shape[1] > 0:
+    if is_deep(source):
         return wp.vec3(
-            float(source.deep_color[frame, y, x, 0]),
-            float(source.deep_color[frame, y, x, 1]),
-            float(source.deep_color[frame, y, x, 2]),
+            half_at(source, frame, y, x, 0), half_at(source, frame, y, x, 1), half_at(source, frame, y, x, 2)
         )
     return wp.vec3(
         float(source.color[frame, y, x, 0]), float(source.color[frame, y, x, 1]), float(source.color[frame, y, x, 2])
     )
+
+
+@wp.func
+def is_deep(source: Source) -> bool:
+    """Whether colours are half floats."""
+    return source.color.shape[3] == 6
+
+
+@wp.func
+def half_at(source: Source, frame: int, row: int, column: int, channel: int) -> float:
+    """A channel of a source pixel's half floats."""
+    low = wp.uint16(source.color[frame, row, column, 2 * channel])
+    high = wp.uint16(source.color[frame, row, column, 2 * channel + 1])
+    return float(wp.cast(low | (high << wp.uint16(8)), wp.float16))
 
 
 @wp.func
@@ -365,7 +371,7 @@ def within_range(source: Source, color: wp.vec3, near: wp.vec3) -> wp.vec3:
 
     Light has no upper end. Below 0 lie only colours outside of the gamut, which the source pixel near it has, too.
     """
-    if source.deep_color.shape[1] > 0:
+    if is_deep(source):
         return wp.max(color, wp.min(near, wp.vec3(0.0, 0.0, 0.0)))
     return wp.vec3(wp.clamp(color[0], 0.0, 255.0), wp.clamp(color[1], 0.0, 255.0), wp.clamp(color[2], 0.0, 255.0))
 

@@ -58,11 +58,8 @@ def resolve_samples(
     mask: wp.array2d(dtype=wp.uint8),
     depth: wp.array2d(dtype=float),
     alpha: wp.array2d(dtype=wp.uint8),
-    deep_image: wp.array3d(dtype=wp.float16),
 ):
     """Write `RenderedBatch` from the n x n rays of each pixel, and depth where its array is not empty.
-
-    With an array for deep colours these are written, in place of those of 8 bits.
 
     A pixel that looks along a source pixel's own ray, at its own size, shows all of that source pixel and nothing else:
     the footage's own camera reproduces the footage byte for byte, as with one sample. Elsewhere samples say how much of
@@ -130,7 +127,7 @@ def resolve_samples(
         share = (255 * count + every // 2) // every
         alpha[frame, pixel] = wp.uint8(share)
         mask[frame, pixel] = wp.where(share >= 128, wp.uint8(1), wp.uint8(0))
-        write_color(sum / float(wp.max(count, 1)), frame, pixel, image, deep_image)
+        write_color(sum / float(wp.max(count, 1)), frame, pixel, image)
         if depth.shape[1] > 0:
             depth[frame, pixel] = wp.where(share >= 128, nearest_seen, nearest)
 
