@@ -23,7 +23,7 @@ _FULL_CHROMA_OUT, _FULL_CHROMA_IN, _ACCURATE_ROUNDING = 0x2000, 0x4000, 0x40000
 # Measured on a 512x512 video frame against the frame itself: full chroma interpolation with accurate rounding gives
 # 46.6 dB after 4:2:0, swscale's fast path 45.0 dB and errors in saturated colours. It costs 0.8 ms more.
 _READ_FLAGS = _BILINEAR | _ACCURATE_ROUNDING | _FULL_CHROMA_OUT
-_WRITE_FLAGS = _AREA | _ACCURATE_ROUNDING | _FULL_CHROMA_IN
+WRITE_FLAGS = _AREA | _ACCURATE_ROUNDING | _FULL_CHROMA_IN
 
 BT709 = 1  # the same code for matrix, primaries and transfer in ITU-T H.273
 LIMITED_RANGE = 1
@@ -169,7 +169,7 @@ class YuvConverter:
             format=self._pixel_format,
             dst_colorspace=Colorspace.ITU709,
             dst_color_range=ColorRange.MPEG,
-            interpolation=_WRITE_FLAGS,
+            interpolation=WRITE_FLAGS,
             threads=1,
         )
 
