@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ex4d.installation import install_command
 from ex4d_core.errors import Ex4dError
 
 # The oldest of the built-in configurations with the cameras' spaces, so that names mean the same in all releases.
@@ -82,7 +83,7 @@ def _config() -> Any:
         ocio: Any = import_module(_MODULE)
     except ImportError as error:
         raise ColourSpaceError(
-            "colour spaces are converted by OpenColorIO, which is not installed: pip install 'ex4d[colour]', or leave "
+            f"colour spaces are converted by OpenColorIO, which is not installed: {install_command('colour')}, or leave "
             "the working and output space at the footage's own"
         ) from error
     source = os.environ.get("OCIO") or BUILT_IN
