@@ -83,8 +83,8 @@ def _config() -> Any:
         ocio: Any = import_module(_MODULE)
     except ImportError as error:
         raise ColourSpaceError(
-            f"colour spaces are converted by OpenColorIO, which is not installed: {install_command('colour')}, or leave "
-            "the working and output space at the footage's own"
+            "colour spaces are converted by OpenColorIO, which is not installed: "
+            f"{install_command('colour')}, or leave the working and output space at the footage's own"
         ) from error
     source = os.environ.get("OCIO") or BUILT_IN
     try:
