@@ -92,3 +92,18 @@ def test_deep_colours_need_their_type_and_convention() -> None:
         surface_of(LIGHT.float())
     with pytest.raises(ValueError, match="reference"):
         replace(surface_of(LIGHT), occlusion="watertight", convention="reference")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no CUDA device on this machine")
+def test_a_gpu_shows_every_half_float_bit_for_bit_and_draws_as_a_processor_does(rasterizer) -> None:
+    gpu = create_rasterizer("warp", "cuda")
+    surface = surface_of(LIGHT.clamp(max=100.0), clean=True)
+    same = drawn(gpu, surface, camera_at(surface), 3)
+    assert torch.equal(same.deep_color.view(torch.int16), surface.deep_color.view(torch.int16))
+    moved = camera_at(surface, x=0.3)
+    one, other = drawn(rasterizer, surface, moved, 3), drawn(gpu, surface, moved, 3)
+    both = one.mask & other.mask
+    assert float((one.mask != other.mask).float().mean()) < 1e-3
+    difference = (one.deep_color.float() - other.deep_color.float()).abs()[both]
+    assert float((difference > 0.01 + 0.01 * one.deep_color.float()[both]).float().mean()) < 1e-3
