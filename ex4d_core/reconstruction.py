@@ -33,6 +33,8 @@ from ex4d_core.sources import (
 KIND = "reconstruction"
 
 CameraMotion = Literal["auto", "still", "solve"]
+BitDepth = Literal["8", "auto", "16"]
+MAX_SPACE = 100  # characters of a colour space's name
 
 _FrameRatePart = Annotated[int, Range(1, 2**31 - 1)]
 # Rates with three digits, such as 23.976, stand for these of television.
@@ -82,6 +84,11 @@ class ReconstructionSettings(Settings):
             is not sent.
         distortion: of the footage's lens, which is undone; the lens and the camera are those of the undistorted image,
             depth has the pixels of the footage as it is. None for footage without, which older sides understand, too.
+        bit_depth: of the colours that the scene keeps: "8", "16" for half floats beside them, "auto" for these where
+            the footage has more than 8 bits.
+        input_space: colour space of the footage, by its name in the OpenColorIO configuration; "" for what its files
+            say. With one, the colours of 8 bits are also made from it.
+        working_space: that the half floats are kept in; "" for the footage's own.
 
     Raises:
         RequestError: a field of the wrong type or out of range.
@@ -121,9 +128,33 @@ class ReconstructionSettings(Settings):
         ),
     ] = "auto"
     distortion: LensDistortion | None = None
+    bit_depth: Annotated[
+        BitDepth,
+        Option(
+            "colours that the scene keeps: 8 bits, 16 for half floats beside these (6 bytes more a pixel), auto for "
+            "half floats where the footage has more than 8 bits"
+        ),
+    ] = "8"
+    input_space: Annotated[
+        str,
+        Length(MAX_SPACE),
+        Option(
+            "colour space of the footage, by OpenColorIO's name, such as ACEScg or 'ARRI LogC4' (default: what its "
+            "files say)",
+            metavar="SPACE",
+        ),
+    ] = ""
+    working_space: Annotated[
+        str,
+        Length(MAX_SPACE),
+        Option("colour space of the half floats, such as ACEScg (default: the footage's own)", metavar="SPACE"),
+    ] = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in ("input_space", "working_space"):
+            if self.bit_depth == "8" and getattr(self, name):
+                raise RequestError(f"{name} is for more than 8 bits: set bit_depth to 16 or auto, or leave it out")
         if self.distortion is not None and self.depth.mist is not None:
             raise RequestError("a mist pass is rendered without lens distortion; leave distortion or mist out")
         if self.distortion is not None and self.depth.values == "distance":
@@ -137,6 +168,9 @@ class ReconstructionSettings(Settings):
             del values["distortion"]
         if self.camera_motion == "auto":
             del values["camera_motion"]
+        for name, default in (("bit_depth", "8"), ("input_space", ""), ("working_space", "")):
+            if values[name] == default:
+                del values[name]
         return values
 
 

@@ -2,6 +2,7 @@
 
     manifest.json        what is here: sizes, rate, provenance, and every file's size and SHA-256
     color.npy            (T, H, W, 3) uint8 sRGB
+    deep_color.npy       (T, H, W, 3) float16 in the manifest's colour space, where more than 8 bits were asked for
     depth.npy            (T, H, W) float32 along z, scene units
     source_camera.npz    the camera that filmed it (a `CameraPath`)
     motion_mask.npy      (T, H, W) bool, where something moves, if the artist gave a mask
@@ -57,6 +58,10 @@ class PlacedFootage(Protocol):
 
     def color(self) -> np.ndarray:
         """(T, H, W, 3) uint8 sRGB."""
+        ...
+
+    def deep_color(self) -> np.ndarray:
+        """(T, H, W, 3) float16; see `Scene.deep_color`."""
         ...
 
     def depth(self) -> np.ndarray:
@@ -137,6 +142,19 @@ class Scene:
         """(T, H, W, 3) uint8, mapped from disk: only the frames that are touched take memory."""
         manifest = self.manifest
         return self._mapped("color", (manifest.frames, manifest.height, manifest.width, 3), np.uint8)
+
+    def deep_color(self) -> np.ndarray:
+        """(T, H, W, 3) float16 in the manifest's colour space, mapped from disk.
+
+        Raises:
+            SceneError: the scene has 8 bits.
+        """
+        manifest = self.manifest
+        if not manifest.is_deep:
+            raise SceneError(
+                f"the scene {manifest.name!r} has colours of 8 bits: reconstruct it with --bit-depth 16 (or auto)"
+            )
+        return self._mapped("deep_color", (manifest.frames, manifest.height, manifest.width, 3), np.float16)
 
     def depth(self) -> np.ndarray:
         """(T, H, W) float32 along z, mapped from disk."""

@@ -14,13 +14,14 @@ from ex4d_core.depth_mapping import DepthMapping, mapping_of_range
 from ex4d_core.errors import Ex4dError, RequestError
 
 FORMAT = "ex4d-scene"
-VERSION = 4
-_VERSION_WITHOUT_MASK = 3
+VERSION = 5
+_VERSION_WITHOUT_DEEP_COLOR, _VERSION_WITHOUT_MASK = 4, 3
 MANIFEST = "manifest.json"
 
 # Names of a package's parts (keys of `SceneManifest.files`) and the files they are kept in.
 FILE_NAMES = {
     "color": "color.npy",
+    "deep_color": "deep_color.npy",
     "depth": "depth.npy",
     "source_camera": "source_camera.npz",
     "motion_mask": "motion_mask.npy",
@@ -80,6 +81,7 @@ class SceneManifest:
         files: part name (see `FILE_NAMES`) to `FileEntry`.
         origin: the footage, for programs.
         depth_mapping: how relative disparity became this depth; None where depth was not made from disparity.
+        color_space: of the deep colours, by its name in an OpenColorIO configuration; "" in scenes of 8 bits.
         middle_distance: median depth of what stands out in the middle third of frame 0, scene units, which our moves
             turn around; None in scenes of before it, whose moves keep `subject_distance`.
     """
@@ -104,6 +106,12 @@ class SceneManifest:
         return self.depth_mapping or mapping_of_range(*self.depth_range)
 
     middle_distance: float | None = None
+    color_space: str = ""
+
+    @property
+    def is_deep(self) -> bool:
+        """Whether the scene keeps the footage's colours as half floats, beside those of 8 bits."""
+        return "deep_color" in self.files
 
     @property
     def pivot_distance(self) -> float:
@@ -118,7 +126,10 @@ class SceneManifest:
     @property
     def version(self) -> int:
         """The oldest version whose readers understand this manifest."""
-        return VERSION if self.files.keys() & set(OPTIONAL_RENDER_FILES) else _VERSION_WITHOUT_MASK
+        if self.is_deep:
+            return VERSION
+        has_mask = self.files.keys() & set(OPTIONAL_RENDER_FILES)
+        return _VERSION_WITHOUT_DEEP_COLOR if has_mask else _VERSION_WITHOUT_MASK
 
     def to_json(self) -> bytes:
         """Canonical bytes, whose SHA-256 names the scene."""
@@ -126,6 +137,8 @@ class SceneManifest:
         fields["fps"] = [self.fps.numerator, self.fps.denominator]
         if self.depth_mapping is None:
             del fields["depth_mapping"]
+        if not self.is_deep:
+            del fields["color_space"]
         document = {"format": FORMAT, "version": self.version, **fields}
         return json.dumps(document, indent=1, sort_keys=True).encode()
 
@@ -163,7 +176,7 @@ class SceneManifest:
         # In Python true and false are whole numbers.
         if any(type(size) is not int or size < 1 for size in sizes):
             raise SceneError(f"the scene manifest has sizes that are not positive whole numbers: {sizes}")
-        texts = (self.name, self.convention, self.depth_scale, *vars(self.origin).values())
+        texts = (self.name, self.convention, self.depth_scale, self.color_space, *vars(self.origin).values())
         if any(not isinstance(text, str) for text in texts):
             raise SceneError(f"the scene manifest has names that are not text: {texts}")
         distances = (*self.depth_range, self.subject_distance)
@@ -198,12 +211,17 @@ def _without_mask(document: dict[str, Any]) -> None:
     """Version 4 may have a mask of what moves; a scene without one is still written as version 3."""
 
 
+def _without_deep_color(document: dict[str, Any]) -> None:
+    """Version 5 has colours as half floats; a scene without them is still written as an older one."""
+
+
 # What brings a manifest of each older version to the next one. The bytes on disk stay as they are: their SHA-256 names
 # the scene in takes, in .blend files and in job databases.
 _MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], None]] = {
     1: _name_the_footage,
     2: _keep_the_subject,
     3: _without_mask,
+    4: _without_deep_color,
 }
 
 

@@ -32,7 +32,7 @@ INVALID_DEPTH: tuple[str, ...] = get_args(InvalidDepth)
 # The power that each falloff of Blender's mist pass raises the distance to.
 MIST_FALLOFFS: dict[MistFalloff, float] = {"linear": 1.0, "quadratic": 2.0, "inverse-quadratic": 0.5}
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mts", ".mxf", ".ogv")
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".exr", ".tif", ".tiff", ".webp", ".bmp")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".exr", ".tif", ".tiff", ".webp", ".bmp", ".dpx")
 # A moving source camera is one file of these kinds, or one of COLMAP's models under their usual names. Those with
 # points come first; older sides do not know them.
 CAMERA_SUFFIXES = (".npz", ".json")

@@ -56,7 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_dry_run_argument(parser)
     lens = ("fov_degrees", "focal_mm", "sensor_mm", "focal_px")
-    add_flags(parser, ReconstructionSettings, skip=(*lens, "camera_scale", "camera_motion"))
+    colours = ("bit_depth", "input_space", "working_space")
+    add_flags(parser, ReconstructionSettings, skip=(*lens, *colours, "camera_scale", "camera_motion"))
 
     depth = parser.add_argument_group("depth")
     depth.add_argument(
@@ -82,7 +83,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="file of the moving source camera: .npz, NeRF's transforms.json, or a folder with COLMAP's model",
     )
-    add_flags(parser, ReconstructionSettings, skip=(*lens, "name", "fps", "convention"))
+    add_flags(parser, ReconstructionSettings, skip=(*lens, *colours, "name", "fps", "convention"))
+    more = parser.add_argument_group("colours of more than 8 bits")
+    others = ("name", "fps", "convention", "camera_scale", "camera_motion")
+    add_flags(more, ReconstructionSettings, skip=(*lens, *others))
     add_motion_mask_argument(parser)
 
     estimator = parser.add_argument_group("estimated depth (without --depth)")
@@ -100,7 +104,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "intrinsics (default: from the camera file, depth files or footage, else a field of view of 50 degrees; with "
         "--convention reference EX-4D's focal length of 500 pixels)"
     )
-    add_flags(lens_group, ReconstructionSettings, skip=("name", "fps", "convention", "camera_scale", "camera_motion"))
+    add_flags(lens_group, ReconstructionSettings, skip=(*others, *colours))
 
 
 def run(options: argparse.Namespace, report: Report) -> int:
@@ -163,11 +167,13 @@ def settings_of(options: argparse.Namespace, footage: Path) -> ReconstructionSet
 
 def _estimate(options: argparse.Namespace, settings: ReconstructionSettings, footage: Path) -> Estimate:
     from ex4d.media import probe
+    from ex4d.pipeline.deep_colors import deep_colors
     from ex4d.pipeline.estimate import chosen_estimator, estimate_scene
 
     estimator = chosen_estimator(settings.depth, options.device, machine_settings(options))
     info = probe(footage, options.num_frames, fps=Fraction(*settings.fps) if settings.fps else None)
-    parts = {"mesh": options.mesh, "mask": options.motion_mask is not None}
+    deep = deep_colors(info, settings, lambda text: None) is not None
+    parts = {"mesh": options.mesh, "mask": options.motion_mask is not None, "deep": deep}
     return estimate_scene(info, settings.convention, estimator=estimator, device=options.device, **parts)
 
 
@@ -182,6 +188,8 @@ def _report_scene(scene: Scene, folder: Path, report: Report) -> None:
         {"frames": manifest.frames, "size": size, "fps": fps},
         f"{manifest.frames} frames, {size[0]}x{size[1]}, {fps:g} fps",
     )
+    if manifest.is_deep:
+        report.add("color_space", manifest.color_space, f"{manifest.color_space}, half floats beside 8 bits")
     report.add(
         "depth",
         {"range": (nearest, farthest), "scale": manifest.depth_scale},

@@ -2,16 +2,20 @@
 
 Writes color_NAME.mp4, mask_NAME.mp4 and camera_NAME.npz into a folder, or everything losslessly into one .npz
 (color (T,H,W,3) u8, mask (T,H,W) bool, coverage (T,)). With --remember also remembered_NAME.mp4, or remembered
-(T,H,W) bool. In place of a scene it also takes one .npz with depth (T,H,W),
-rgb (T,H,W,3) and intrinsics (3,3).
+(T,H,W) bool. With --format, a scene of more than 8 bits is written as EXR or 16-bit PNG files, or as a movie of
+10 bits. In place of a scene it also takes one .npz with depth (T,H,W), rgb (T,H,W,3) and intrinsics (3,3).
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from ex4d.cli.dry_run import add_dry_run_argument, tell
+from ex4d.cli.flags import add_flags, settings_from
 from ex4d.cli.options import (
     add_camera_arguments,
     add_overwrite_argument,
@@ -21,7 +25,11 @@ from ex4d.cli.options import (
     render_settings,
 )
 from ex4d.cli.report import Report
-from ex4d_core.scene import Scene
+from ex4d_core.cameras import CameraPath
+from ex4d_core.errors import RequestError
+from ex4d_core.output_settings import OutputSettings
+from ex4d_core.render_settings import RenderSettings
+from ex4d_core.scene import PlacedFootage, Scene, SceneError
 
 SUMMARY = "render colour and mask movies of a scene from a new camera"
 
@@ -33,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_dry_run_argument(parser)
     add_camera_arguments(parser)
     add_render_arguments(parser)
+    add_flags(parser.add_argument_group("output"), OutputSettings)
 
 
 def run(options: argparse.Namespace, report: Report) -> int:
@@ -41,7 +50,9 @@ def run(options: argparse.Namespace, report: Report) -> int:
 
     scene = ArrayClip.load(options.scene) if options.scene.suffix == ".npz" else Scene.open(options.scene)
     camera = camera_from(options, scene)
-    settings = render_settings(options, scene)
+    settings, output = render_settings(options, scene), settings_from(options, OutputSettings)
+    if output.format != "mp4" and is_arrays(options.out):
+        raise RequestError(f"--format {output.format} writes into a folder, not into {options.out.name}")
     how = {"first_frame": options.first_frame, "source_frames": options.source_frames}
     how |= {"device": options.device, "machine": machine_settings(options)}
     if options.dry_run:
@@ -50,6 +61,8 @@ def run(options: argparse.Namespace, report: Report) -> int:
         tell(estimate_render(scene, camera, settings, arrays=is_arrays(options.out), **how), options.out, report)
         return 0
     how |= {"note": report.note}
+    if output.format != "mp4":
+        return _run_deep(options, report, scene, camera, output, how)
     name = options.camera.stem if options.camera else options.preset
     inputs = [options.scene, *filter(None, [options.camera])]
     require_render_target(options.out, name, inputs=inputs, overwrite=options.overwrite)
@@ -71,10 +84,42 @@ def run(options: argparse.Namespace, report: Report) -> int:
         report.add("camera", movies.camera)
         visible = movies.visible_fraction
         remembered = movies.remembered_fraction if movies.remembered is not None else None
+    _report_seen(report, settings, visible)
+    if remembered is not None:
+        report.add("remembered_fraction", remembered, f"{100 * remembered.mean():.1f} % on average")
+    return 0
+
+
+def _run_deep(
+    options: argparse.Namespace,
+    report: Report,
+    scene: PlacedFootage,
+    camera: CameraPath,
+    output: OutputSettings,
+    how: dict[str, Any],
+) -> int:
+    """Write a render of more than 8 bits."""
+    from ex4d.pipeline.deep_outputs import render_deep
+
+    if not isinstance(scene, Scene):
+        raise SceneError(f"{options.scene} has colours of 8 bits: reconstruct a scene with --bit-depth 16")
+    settings, name = render_settings(options, scene), options.camera.stem if options.camera else options.preset
+    inputs = [options.scene, *filter(None, [options.camera])]
+    how |= {"inputs": inputs, "overwrite": options.overwrite}
+    with report.stages() as progress:
+        made = render_deep(scene, camera, settings, output, options.out, name, **how, progress=progress)
+    first, last = made.color[0], made.color[-1]
+    report.add("color", list(made.color), f"{first}" if first == last else f"{first} to {last.name}")
+    if made.mask is not None:
+        report.add("mask", made.mask)
+    report.add("camera", made.camera)
+    report.add("color_space", made.space)
+    _report_seen(report, settings, made.visible_fraction)
+    return 0
+
+
+def _report_seen(report: Report, settings: RenderSettings, visible: np.ndarray) -> None:
     percent = 100 * visible
     seen = f"{percent.mean():.1f} % on average, {percent.min():.1f} % in frame {percent.argmin()}"
     report.add("occlusion", settings.occlusion)
     report.add("visible_fraction", visible, seen)
-    if remembered is not None:
-        report.add("remembered_fraction", remembered, f"{100 * remembered.mean():.1f} % on average")
-    return 0

@@ -2,8 +2,9 @@
 
 from ex4d.media.background_video import BackgroundVideoWriter
 from ex4d.media.contact_sheet import contact_sheet
+from ex4d.media.deep_source import DeepSource, deep_source
 from ex4d.media.exr import ExrWindow, read_exr_channels, read_exr_windows
-from ex4d.media.footage import FootageInfo, probe, read_frames
+from ex4d.media.footage import FootageInfo, probe, read_deep_frames, read_frames
 from ex4d.media.lens import Lens, lens_of
 from ex4d.media.media_errors import MediaError
 from ex4d.media.motion_mask import MotionMask
@@ -16,6 +17,7 @@ from ex4d.media.video_writer import VideoWriter, read_metadata
 
 __all__ = [
     "BackgroundVideoWriter",
+    "DeepSource",
     "ExrWindow",
     "FootageInfo",
     "Lens",
@@ -25,10 +27,12 @@ __all__ = [
     "Undistorter",
     "VideoWriter",
     "contact_sheet",
+    "deep_source",
     "footage_sha256",
     "is_sequence",
     "lens_of",
     "probe",
+    "read_deep_frames",
     "read_exr_channels",
     "read_exr_windows",
     "read_frames",

@@ -19,8 +19,8 @@ from ex4d.media.media_errors import MediaError
 UNSPECIFIED = 2
 BT2020 = 9  # the same code for matrix and primaries
 YCGCO = 8
-_LINEAR, _PQ, _HLG = 8, 16, 18
-_DCI_P3, _DISPLAY_P3 = 11, 12
+LINEAR, _PQ, _HLG = 8, 16, 18
+_DCI_P3, DISPLAY_P3 = 11, 12
 
 # Matrices that swscale knows: BT.709, FCC, BT.601 (625 and 525 lines), SMPTE 240M, BT.2020.
 KNOWN_MATRICES = (1, 4, 5, 6, 7, 9)
@@ -42,9 +42,9 @@ _SRGB = ((0.640, 0.330), (0.300, 0.600), (0.150, 0.060), _D65)
 _WIDE_PRIMARIES = {
     BT2020: ("BT.2020", ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046), _D65)),
     _DCI_P3: ("DCI-P3", _P3),
-    _DISPLAY_P3: ("Display P3", _P3),
+    DISPLAY_P3: ("Display P3", _P3),
 }
-_TRANSFERS = {_LINEAR: "linear light", _PQ: "PQ", _HLG: "HLG"}
+_TRANSFERS = {LINEAR: "linear light", _PQ: "PQ", _HLG: "HLG"}
 
 _WHITE_NITS, _PEAK_NITS = 203.0, 1000.0
 _KNEE = 0.85
@@ -67,6 +67,11 @@ class ColourSpace:
     def is_hdr(self) -> bool:
         """Whether its values reach beyond diffuse white."""
         return self.transfer in (_PQ, _HLG)
+
+    @property
+    def is_pq(self) -> bool:
+        """Whether its values are display light by SMPTE ST 2084."""
+        return self.transfer == _PQ
 
 
 def colour_of(frame: av.VideoFrame | av.VideoCodecContext, declared: ColourSpace | None = None) -> ColourSpace:
@@ -106,14 +111,14 @@ def colour_note(space: ColourSpace) -> str | None:
     if space.is_hdr:
         curve = _TRANSFERS[space.transfer]
         return f"HDR footage ({curve}) is tone-mapped to sRGB; diffuse white (203 cd/m2) stays white"
-    if primaries or space.transfer == _LINEAR:
+    if primaries or space.transfer == LINEAR:
         return f"colours are converted from {primaries[0] if primaries else 'linear light'} to sRGB"
     return None
 
 
 def conversion_table(space: ColourSpace) -> np.ndarray | None:
     """Table (N, N, N, 3) float32 of sRGB values in [0, 1] by encoded red, green and blue; None for no change."""
-    if not space.is_hdr and space.primaries not in _WIDE_PRIMARIES and space.transfer != _LINEAR:
+    if not space.is_hdr and space.primaries not in _WIDE_PRIMARIES and space.transfer != LINEAR:
         return None
     return _table(space.primaries, space.transfer)
 
@@ -130,7 +135,7 @@ def _table(primaries: int, transfer: int) -> np.ndarray:
         light = _hlg_nits(codes) / _WHITE_NITS
     else:
         # Rec.709 and its relatives are shown as sRGB everywhere in this project, which keeps greys exact.
-        light = codes if transfer == _LINEAR else linear_of_srgb(codes)
+        light = codes if transfer == LINEAR else linear_of_srgb(codes)
     wide = _WIDE_PRIMARIES.get(BT2020 if hdr and primaries == UNSPECIFIED else primaries)
     if wide:
         light = light @ to_srgb_primaries(wide[1]).T

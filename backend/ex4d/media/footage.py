@@ -1,12 +1,13 @@
 """Reads footage: information about a video file or an image sequence, and its frames, upright, in sRGB.
 
-The start of the data flow: all other modules see (H, W, 3) uint8 frames at a constant rate and never a codec.
+The start of the data flow: all other modules see (H, W, 3) uint8 frames at a constant rate and never a codec, or where
+more than 8 bits are kept float32 frames in the footage's own colours.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -79,15 +80,38 @@ def read_frames(
     Raises:
         MediaError: as `probe`, at once; later, if a frame cannot be decoded.
     """
-    path = Path(path)
+    return _frames(
+        Path(path), start, count, fps, pixels.FrameConverter.rgb, lambda reader, file: reader.read(file).pixels
+    )
+
+
+def read_deep_frames(
+    path: str | os.PathLike[str], start: int = 0, count: int | None = None, *, fps: Fraction | int | None = None
+) -> Iterator[np.ndarray]:
+    """Yield (H, W, 3) float32 frames as the footage encodes its colours, upright: see `deep_source` for the space.
+
+    Values of integers are in [0, 1], those of EXR files as they are. Arguments and errors as of `read_frames`, whose
+    frames these are.
+    """
+    return _frames(Path(path), start, count, fps, pixels.FrameConverter.deep, ImageReader.read_deep)
+
+
+def _frames(
+    path: Path,
+    start: int,
+    count: int | None,
+    fps: Fraction | int | None,
+    convert: Callable[[pixels.FrameConverter, av.VideoFrame], np.ndarray],
+    read: Callable[[ImageReader, Path], np.ndarray],
+) -> Iterator[np.ndarray]:
     info = _inspect(path, fps, may_be_truncated=count is not None)
     count = info.frames - start if count is None else count
     _check_range(info, start, count)
     info = replace(info, frames=start + count)
     if is_sequence(path):
-        return _sequence_frames(info, sequence_files(path, IMAGE_SUFFIXES)[start : info.frames])
+        return _sequence_frames(info, sequence_files(path, IMAGE_SUFFIXES)[start : info.frames], read)
     found = scan(path)
-    return _video_frames(info, found, constant_rate(found), start)
+    return _video_frames(info, found, constant_rate(found), start, convert)
 
 
 def _inspect(path: Path, fps: Fraction | int | None, may_be_truncated: bool) -> FootageInfo:
@@ -130,7 +154,13 @@ def _video_info(path: Path, found: Scan, timeline: Timeline) -> FootageInfo:
     )
 
 
-def _video_frames(info: FootageInfo, found: Scan, timeline: Timeline, start: int) -> Iterator[np.ndarray]:
+def _video_frames(
+    info: FootageInfo,
+    found: Scan,
+    timeline: Timeline,
+    start: int,
+    convert: Callable[[pixels.FrameConverter, av.VideoFrame], np.ndarray],
+) -> Iterator[np.ndarray]:
     indices = timeline.source_index[start : info.frames]
     converter = pixels.FrameConverter(found.orientation, found.declared, found.profile)
     sources = _decoded(info.path, found, int(indices[0]))
@@ -152,7 +182,7 @@ def _video_frames(info: FootageInfo, found: Scan, timeline: Timeline, start: int
                     f"{info.path}: the frame size changes from {info.width}x{info.height} to "
                     f"{frame.width}x{frame.height} at frame {number}. Export it at one size."
                 )
-            image = converter.rgb(frame)
+            image = convert(converter, frame)
         yield image
 
 
@@ -198,10 +228,12 @@ def _sequence_info(path: Path, files: list[Path], fps: Fraction | int | None) ->
     )
 
 
-def _sequence_frames(info: FootageInfo, files: list[Path]) -> Iterator[np.ndarray]:
+def _sequence_frames(
+    info: FootageInfo, files: list[Path], read: Callable[[ImageReader, Path], np.ndarray]
+) -> Iterator[np.ndarray]:
     reader = ImageReader()
     for file in files:
-        image = reader.read(file).pixels
+        image = read(reader, file)
         height, width = image.shape[:2]
         if (width, height) != (info.width, info.height):
             raise MediaError(

@@ -16,7 +16,7 @@ from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from ex4d.media import pixels
 from ex4d.media.colour import colour_note, colour_of, require_known_matrix
-from ex4d.media.exr_picture import read_exr_picture
+from ex4d.media.exr_picture import read_exr_light, read_exr_picture
 from ex4d.media.icc import IccConversion, conversion_of
 from ex4d.media.media_errors import MediaError, require_room_for_image, unreadable
 from ex4d.media.png import png_frame
@@ -59,10 +59,29 @@ class ImageReader:
             MediaError: not an image, truncated, damaged, animated, or with a colour matrix that cannot be converted.
             MemoryRoomError: it does not fit into memory.
         """
-        suffix = file.suffix.lower()
-        if suffix == ".exr":
+        if file.suffix.lower() == ".exr":
             picture, notes = read_exr_picture(file)
             return ReadImage(picture, notes)
+        frame, converter, notes = self._decoded(file)
+        return ReadImage(converter.rgb(frame), notes)
+
+    def read_pixels(self, file: Path) -> np.ndarray:
+        """As `read`, without the notes."""
+        return self.read(file).pixels
+
+    def read_deep(self, file: Path) -> np.ndarray:
+        """Read an image as (H, W, 3) float32, in the colours that the file encodes; errors as `read`.
+
+        Integers are in [0, 1]; an EXR has its own values, infinite ones as the largest of half floats.
+        """
+        if file.suffix.lower() == ".exr":
+            return read_exr_light(file)
+        frame, converter, _ = self._decoded(file)
+        return converter.deep(frame)
+
+    def _decoded(self, file: Path) -> tuple[av.VideoFrame, pixels.FrameConverter, tuple[str, ...]]:
+        """A decoded image, what converts it, and notes for the artist."""
+        suffix = file.suffix.lower()
         try:
             data = file.read_bytes()
         except OSError as error:
@@ -72,7 +91,7 @@ class ImageReader:
         converter = self._converters.setdefault(key, pixels.FrameConverter(found.orientation, profile=found.profile))
         notes = (found.profile.note,) if found.profile else ()
         if found.tiff_compression in _TIFF_JPEG:
-            return ReadImage(converter.rgb(_by_pillow(data, file)), notes)
+            return _by_pillow(data, file), converter, notes
         if suffix in (".jpg", ".jpeg") and b"\xff\xd9" not in data[-65536:]:
             raise MediaError(f"{file}: truncated: the image's end is missing. Copy or render it again.")
         frame = png_frame(data, file) if suffix == ".png" else _by_ffmpeg(file)
@@ -83,7 +102,7 @@ class ImageReader:
             notes = ("transparency is composited over black", *notes)
         if not found.profile and (note := colour_note(space)):
             notes = (*notes, note)
-        return ReadImage(converter.rgb(frame), notes)
+        return frame, converter, notes
 
 
 def _properties(data: bytes) -> _Properties:

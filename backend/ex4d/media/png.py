@@ -28,7 +28,7 @@ from ex4d.media.media_errors import (
 from ex4d.media.pixels import FrameConverter, has_alpha
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_GRAY, _RGB = 0, 2  # colour types of the PNG specification, 11.2.2
+_GRAY, _RGB, _RGBA = 0, 2, 6  # colour types of the PNG specification, 11.2.2
 _FILTER_UP = 2  # each row as the difference to the row above: cheap in NumPy and good for renders and masks
 
 
@@ -37,7 +37,8 @@ def write_png(path: str | os.PathLike[str], image: np.ndarray, metadata: Mapping
 
     Args:
         path: the file to write; an existing one is replaced.
-        image: (H, W, 3) uint8 sRGB, (H, W) uint8, (H, W) uint16, or (H, W) bool (written as 0 and 255).
+        image: (H, W, 3) uint8 sRGB or uint16, (H, W, 4) uint16 with straight alpha, (H, W) uint8 or uint16, or (H, W)
+            bool (written as 0 and 255).
         metadata: texts by keyword (1 to 79 characters of Latin-1), readable by `read_png_metadata`.
 
     Raises:
@@ -107,10 +108,10 @@ def png_bytes(image: np.ndarray, metadata: Mapping[str, str] | None = None) -> b
     """A PNG file's content; see `write_png`."""
     if image.dtype == bool:
         image = image.astype(np.uint8) * 255
-    is_rgb = image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8
-    is_gray = image.ndim == 2 and image.dtype in (np.uint8, np.uint16)
-    if not (is_rgb or is_gray) or 0 in image.shape:
-        expected = "(H, W, 3) uint8, or (H, W) uint8, uint16 or bool"
+    kind = {(): _GRAY, (3,): _RGB, (4,): _RGBA}.get(image.shape[2:]) if image.ndim >= 2 else None
+    is_known = kind is not None and image.dtype in (np.uint8, np.uint16)
+    if not is_known or (kind == _RGBA and image.dtype == np.uint8) or 0 in image.shape:
+        expected = "(H, W, 3) uint8 or uint16, (H, W, 4) uint16, or (H, W) uint8, uint16 or bool"
         raise ValueError(f"invalid image {image.shape} {image.dtype}: expected {expected}")
     height, width = image.shape[:2]
     depth = 8 * image.dtype.itemsize
@@ -120,11 +121,12 @@ def png_bytes(image: np.ndarray, metadata: Mapping[str, str] | None = None) -> b
     filtered[:, 0] = _FILTER_UP
     filtered[0, 1:] = rows[0]
     np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
+    assert kind is not None, "checked above"
     # After the filter only run lengths pay off at 8 bits; 16-bit ramps need real matches.
     strategy = zlib.Z_RLE if depth == 8 else zlib.Z_DEFAULT_STRATEGY
     deflate = zlib.compressobj(1, zlib.DEFLATED, 15, 9, strategy)
     pixels = deflate.compress(filtered.data) + deflate.flush()
-    header = struct.pack(">IIBBBBB", width, height, depth, _RGB if is_rgb else _GRAY, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
     texts = b"".join(_text_chunk(keyword, text) for keyword, text in (metadata or {}).items())
     srgb = _chunk(b"sRGB", b"\0") if depth == 8 else b""
     return _SIGNATURE + _chunk(b"IHDR", header) + srgb + texts + _chunk(b"IDAT", pixels) + _chunk(b"IEND", b"")

@@ -39,7 +39,7 @@ from ex4d.media.sequences import IMAGE_SUFFIXES
 # Only containers that hold their own frames: a playlist or a script must not make us open further files or addresses.
 _CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,obu,ivf,mxf,flv,asf,ogg,gif,apng,"
-    "dv,nut,yuv4mpegpipe,png_pipe,jpeg_pipe,mjpeg,bmp_pipe,tiff_pipe,webp_pipe,image2"
+    "dv,nut,yuv4mpegpipe,png_pipe,jpeg_pipe,mjpeg,bmp_pipe,tiff_pipe,webp_pipe,dpx_pipe,image2"
 )
 
 # Here one packet is one shown frame and carries its time, so counting packets is exact. Other files are decoded.

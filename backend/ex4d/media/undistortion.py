@@ -26,7 +26,7 @@ class Undistorter:
         self._y = np.clip(at[..., 1] - 0.5, 0, self._height - 1)
 
     def color(self, image: np.ndarray) -> np.ndarray:
-        """A frame (H, W, 3) uint8, bilinearly."""
+        """A frame (H, W, 3) uint8 or float32, bilinearly."""
         result = np.empty_like(image)
         for top in range(0, self._height, _ROWS_AT_ONCE):
             rows = slice(top, top + _ROWS_AT_ONCE)
@@ -36,7 +36,8 @@ class Undistorter:
             across, down = (x - left)[..., None], (y - above)[..., None]
             upper = image[above, left] * (1 - across) + image[above, right] * across
             lower = image[below, left] * (1 - across) + image[below, right] * across
-            result[rows] = np.rint(upper * (1 - down) + lower * down)
+            mean = upper * (1 - down) + lower * down
+            result[rows] = np.rint(mean) if image.dtype == np.uint8 else mean
         return result
 
     def depth(self, depth: np.ndarray) -> np.ndarray:

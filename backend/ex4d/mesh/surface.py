@@ -51,6 +51,7 @@ class DepthSurface:
             nothing and are not drawn) or "thickness" (solid to a plausible depth behind each silhouette, see
             `thickness.py`; faces over a step in depth count as occluded even if they are not thin; "centered" only).
         clean: whether specks are removed from the masks of new views; "centered" only.
+        deep_color: (T, H, W, 3) float16, colours that are drawn beside those of 8 bits; "centered" only. None without.
 
     Raises:
         ValueError: shapes that do not belong together, unknown names, focal lengths not positive, broken poses.
@@ -64,6 +65,7 @@ class DepthSurface:
     occlusion_rule: OcclusionRule = "angle"
     occlusion: OcclusionModel = "watertight"
     clean: bool = False
+    deep_color: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         """Check everything but the depth values; see `depth_range`."""
@@ -155,7 +157,7 @@ class DepthSurface:
         """The surface of frames start..stop-1, as views: nothing is copied or computed again."""
         part = slice(start, stop)
         surface = copy.copy(self)
-        for name in ("depth", "color", "intrinsics", "camera_to_world"):
+        for name in ("depth", "color", "intrinsics", "camera_to_world", "deep_color"):
             values = getattr(self, name)
             object.__setattr__(surface, name, None if values is None else values[part])
         for name in ("depth_range", "rays"):
@@ -195,15 +197,16 @@ class DepthSurface:
         intrinsics[:, :2] /= step
         intrinsics[:, :2, 2] += 0.5 - 0.5 / step  # the centre of pixel 0 stays where it is
         depth, color = self.depth[:, ::step, ::step], self.color[:, ::step, ::step]
-        return replace(self, depth=depth.contiguous(), color=color.contiguous(), intrinsics=intrinsics)
+        deep = None if self.deep_color is None else self.deep_color[:, ::step, ::step].contiguous()
+        return replace(self, depth=depth.contiguous(), color=color.contiguous(), intrinsics=intrinsics, deep_color=deep)
 
     def to(self, device: torch.device | str) -> DepthSurface:
         """The same surface with depth and colour on a device; itself if they are there already."""
         if self.depth.device == torch.device(device) and self.color.device == torch.device(device):
             return self
-        return replace(
-            self, depth=self.depth.to(device, non_blocking=True), color=self.color.to(device, non_blocking=True)
-        )
+        depth, color = self.depth.to(device, non_blocking=True), self.color.to(device, non_blocking=True)
+        deep = None if self.deep_color is None else self.deep_color.to(device, non_blocking=True)
+        return replace(self, depth=depth, color=color, deep_color=deep)
 
 
 def vertex_grid_shape(height: int, width: int, convention: str = "centered") -> tuple[int, int]:
@@ -263,6 +266,11 @@ def _check_surface(surface: DepthSurface) -> None:
             f"color must be {(*depth.shape, 3)} uint8 to match depth {tuple(depth.shape)}, "
             f"got {tuple(color.shape)} {color.dtype}"
         )
+    deep = surface.deep_color
+    if deep is not None and (deep.shape != color.shape or deep.dtype != torch.float16):
+        raise ValueError(f"deep_color must be {tuple(color.shape)} float16, got {tuple(deep.shape)} {deep.dtype}")
+    if deep is not None and surface.convention == "reference":
+        raise ValueError("the reference convention draws 8 bits: leave deep_color out, or use the centered convention")
     frames, height, width = depth.shape
     if frames == 0:
         raise ValueError("depth has 0 frames: a mesh needs at least 1")

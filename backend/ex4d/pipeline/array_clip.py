@@ -83,6 +83,14 @@ class ArrayClip:
         """(T, H, W, 3) uint8 sRGB."""
         return self._color
 
+    def deep_color(self) -> np.ndarray:
+        """The file has none.
+
+        Raises:
+            SceneError: always.
+        """
+        raise SceneError(f"{self.manifest.name} has colours of 8 bits: reconstruct a scene with --bit-depth 16")
+
     def depth(self) -> np.ndarray:
         """(T, H, W) float32 along z, scene units."""
         return self._depth

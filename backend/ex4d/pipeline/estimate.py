@@ -51,6 +51,8 @@ _CUDA_BYTES = 4_000_000_000  # CUDA's libraries keep copies of their code in the
 _SCENE_BYTES_PER_PIXEL, _RENDER_BYTES_PER_PIXEL, _TAKE_BYTES_PER_PIXEL = 300, 300, 450
 # Of large footage one frame is held at a time, and fewer by the encoder; measured at 4000x4000: 71 B a pixel.
 _LARGE_SCENE_BYTES_PER_PIXEL = 120
+# And for half floats: a frame in float32, converted twice, and the halves of four frames, twice while they are stacked.
+_DEEP_BYTES_PER_PIXEL = 90
 # As in `ex4d.pipeline.render`, which draws several frames at once; with the default's nine samples of each pixel.
 _BATCH_BYTES, _BATCH_BYTES_PER_PIXEL = 300 * 2**20, 40 + 9 * 8
 
@@ -71,10 +73,15 @@ _WAN_LOADING_SECONDS = 120.0
 _WAN_HOST_BYTES = 60e9
 
 
-def scene_memory_bytes(width: int, height: int) -> int:
-    """Memory that a reconstruction takes for footage of this size, at most, besides an estimator's; for any length."""
+def scene_memory_bytes(width: int, height: int, *, deep: bool = False) -> int:
+    """Memory that a reconstruction takes for footage of this size, at most, besides an estimator's; for any length.
+
+    Args:
+        deep: with colours as half floats.
+    """
     pixels = width * height
-    return pixels * (_LARGE_SCENE_BYTES_PER_PIXEL if pixels > LARGE_PIXELS else _SCENE_BYTES_PER_PIXEL)
+    per_pixel = _LARGE_SCENE_BYTES_PER_PIXEL if pixels > LARGE_PIXELS else _SCENE_BYTES_PER_PIXEL
+    return pixels * (per_pixel + _DEEP_BYTES_PER_PIXEL * deep)
 
 
 def estimator_memory_bytes(estimator: str, device: str) -> int:
@@ -129,17 +136,25 @@ def total(estimates: Iterable[Estimate]) -> Estimate:
 
 
 def scene_bytes(
-    frames: int, width: int, height: int, convention: str = "centered", *, mesh: bool = False, mask: bool = False
+    frames: int,
+    width: int,
+    height: int,
+    convention: str = "centered",
+    *,
+    mesh: bool = False,
+    mask: bool = False,
+    deep: bool = False,
 ) -> int:
     """Size of a scene package: exact, except for its movie of the footage.
 
     Args:
         mesh: with the vertex positions of every frame.
         mask: with a mask of what moves.
+        deep: with colours as half floats.
     """
     vertices = grid_vertices(width, height, convention)
     rows, columns = (height + 1, width + 1) if convention == "centered" else (height - 1, width - 1)
-    arrays = frames * width * height * (3 + 4 + mask + _MOVIE_BYTES)
+    arrays = frames * width * height * (3 + 4 + mask + 6 * deep + _MOVIE_BYTES)
     topology = 12 * (2 * rows * columns + 2) + 8 * vertices
     positions = positions_bytes(vertices, frames) if mesh else 0
     return round(arrays + topology + positions + frames * _CAMERA_BYTES + _MANIFEST_BYTES)
@@ -170,6 +185,7 @@ def estimate_scene(
     device: str = "auto",
     mesh: bool = False,
     mask: bool = False,
+    deep: bool = False,
 ) -> Estimate:
     """What a reconstruction needs.
 
@@ -178,9 +194,9 @@ def estimate_scene(
         device: for the estimator.
     """
     pixels, frames = footage.width * footage.height, footage.frames
-    disk = scene_bytes(frames, footage.width, footage.height, convention, mesh=mesh, mask=mask)
+    disk = scene_bytes(frames, footage.width, footage.height, convention, mesh=mesh, mask=mask, deep=deep)
     seconds = frames * pixels * _RECONSTRUCT_NS * 1e-9
-    memory = _BASE_BYTES + scene_memory_bytes(footage.width, footage.height)
+    memory = _BASE_BYTES + scene_memory_bytes(footage.width, footage.height, deep=deep)
     known = Estimate(seconds, disk, memory, basis=(f"time {_TWO_CORES}",))
     if estimator is None:
         return known

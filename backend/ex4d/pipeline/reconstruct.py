@@ -47,6 +47,7 @@ from ex4d.media import (
 )
 from ex4d.memory import require_memory
 from ex4d.mesh import DepthSurface, Pc2Writer, grid_topology
+from ex4d.pipeline.deep_colors import DeepColors, deep_colors
 from ex4d.pipeline.estimate import (
     chosen_estimator,
     estimator_memory_bytes,
@@ -109,7 +110,9 @@ def reconstruct(
         LicenceError, DeviceError, WeightsMissingError, CheckpointError: see `ex4d.depth.create_estimator`.
         CameraError: the source camera's file cannot be used, the camera cannot be solved for, or the lens is given
             twice.
-        RequestError: the lens distortion is for images of another shape, or the camera is to be solved for and given.
+        RequestError: the lens distortion is for images of another shape, the camera is to be solved for and given, or
+            the colour space of deep footage is not known.
+        ColourSpaceError: see `deep_colors`.
         SceneError: ``folder`` holds something else.
         DiskRoomError: its disk has no room for the scene.
         MemoryRoomError: this machine has not enough free memory for footage of that size.
@@ -120,10 +123,12 @@ def reconstruct(
     for text in footage.notes:
         note(text)
     size = footage.width, footage.height
-    needed = scene_bytes(footage.frames, *size, settings.convention, mesh=mesh, mask=sources.mask is not None)
+    deep = deep_colors(footage, settings, note)
+    parts = {"mesh": mesh, "mask": sources.mask is not None, "deep": deep is not None}
+    needed = scene_bytes(footage.frames, *size, settings.convention, **parts)
     require_room(folder, needed, f"a scene of {footage.frames} frames of {size[0]}x{size[1]}")
     machine = machine or MachineSettings.from_environment()
-    memory, what = scene_memory_bytes(*size), f"footage of {size[0]}x{size[1]} pixels"
+    memory, what = scene_memory_bytes(*size, deep=deep is not None), f"footage of {size[0]}x{size[1]} pixels"
     estimator = chosen_estimator(settings.depth, device, machine) if sources.depth is None else None
     if estimator is not None:
         memory, what = memory + estimator_memory_bytes(estimator, device), f"{what} with the estimator {estimator}"
@@ -168,6 +173,8 @@ def reconstruct(
         provenance["depth scale"] = fitted
     if distortion is not None:
         provenance["lens distortion"] = f"undone: {distortion}"
+    if deep is not None:
+        provenance["colour space"] = f"{deep.kept.source} to {deep.space}"
     return build_scene(
         footage,
         depth,
@@ -179,6 +186,7 @@ def reconstruct(
         mesh=mesh,
         distortion=distortion,
         mask=mask,
+        deep=deep,
         provenance=provenance,
         progress=lambda done, total: progress(BUILD_STAGE, done, total),
     )
@@ -309,6 +317,7 @@ def build_scene(
     mesh: bool = False,
     distortion: LensDistortion | None = None,
     mask: MotionMask | None = None,
+    deep: DeepColors | None = None,
     provenance: dict[str, str] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Scene:
@@ -327,6 +336,7 @@ def build_scene(
         distortion: of the footage's lens, for its size; colour and depth are undistorted by it, and the scene's camera
             is that of the undistorted image. `intrinsics` are those of the lens without it.
         mask: of what moves in the footage.
+        deep: keeps the footage's colours as half floats, too.
         provenance: where depth and focal length came from, for people.
         progress: called with frames done and frames in all.
 
@@ -349,12 +359,13 @@ def build_scene(
 
     with SceneWriter(folder) as writer:
         color_file = writer.array("color", (frames, height, width, 3), np.uint8)
+        deep_file = None if deep is None else writer.array("deep_color", (frames, height, width, 3), np.float16)
         depth_file = writer.array("depth", (frames, height, width), np.float32)
         with ExitStack() as files:
             sound = sound_of(footage.path)
             movie = files.enter_context(VideoWriter(writer.path("footage"), width, height, footage.fps, sound=sound))
             positions = files.enter_context(Pc2Writer(writer.path("positions"), vertices, frames)) if mesh else None
-            for start, color, z in _batches(footage, depth, undistorter):
+            for start, color, z, halves in _batches(footage, depth, undistorter, deep):
                 for image in color:
                     movie.write(image)
                 part = camera.frames(start, start + len(z))
@@ -370,11 +381,13 @@ def build_scene(
                         positions.append(frame_positions(one, part, index, convention))
                 color_file.write(color)
                 depth_file.write(z)
+                if deep_file is not None and halves is not None:
+                    deep_file.write(halves)
                 nearest, farthest = min(nearest, float(lowest.min())), max(farthest, float(highest.max()))
                 if start == 0:
                     distance, middle = subject_distance(z[0]), middle_distance(z[0])
                 progress(start + len(z), frames)
-        color = z = None  # large frames need not be held beside the topology, which is as large
+        color = z = halves = None  # large frames need not be held beside the topology, which is as large
         faces, uvs, cap_faces = grid_topology(height, width, convention)
         np.savez(writer.path("topology"), faces=faces.numpy(), uvs=uvs.numpy(), cap_faces=np.int64(cap_faces))
         camera.save(writer.path("source_camera"))
@@ -397,6 +410,7 @@ def build_scene(
                 middle_distance=middle,
                 depth_scale=depth.scale,
                 depth_mapping=depth.mapping,
+                color_space="" if deep is None else deep.space,
                 provenance={what: name_for_people(text) for what, text in origins.items()},
                 origin=FootageOrigin(
                     name_for_people(label), footage_sha256(footage.path), start_timecode(footage.path)
@@ -406,17 +420,31 @@ def build_scene(
 
 
 def _batches(
-    footage: FootageInfo, depth: DepthClip, undistorter: Undistorter | None
-) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """(first frame, colour (n, H, W, 3) uint8, depth (n, H, W) float32) until the footage ends."""
+    footage: FootageInfo, depth: DepthClip, undistorter: Undistorter | None, deep: DeepColors | None
+) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray | None]]:
+    """(first frame, colour (n, H, W, 3) uint8, depth (n, H, W) float32, half floats (n, H, W, 3)) until footage ends.
+
+    Half floats are None where none are kept.
+    """
     pairs = depth.with_frames(read_frames(footage.path, count=footage.frames))
     if undistorter is not None:
         # Only now: estimated depth is refined along the edges of the footage as it is.
         pairs = ((undistorter.color(color), undistorter.depth(z)) for color, z in pairs)
+    frames = pairs if deep is None else _with_halves(pairs, deep, undistorter)
     at_once = max(1, min(_FRAMES_AT_ONCE, _PIXELS_AT_ONCE // (footage.width * footage.height)))
     start = 0
-    while batch := list(islice(pairs, at_once)):
+    while batch := list(islice(frames, at_once)):
         # A single frame is a view of what was read, not a copy.
-        color, z = (part[0][None] if len(part) == 1 else np.stack(part) for part in zip(*batch, strict=True))
-        yield start, color, z
+        parts = [part[0][None] if len(part) == 1 else np.stack(part) for part in zip(*batch, strict=True)]
+        yield start, parts[0], parts[1], None if deep is None else parts[2]
         start += len(batch)
+
+
+def _with_halves(
+    pairs: Iterator[tuple[np.ndarray, np.ndarray]], deep: DeepColors, undistorter: Undistorter | None
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Frames with their depth and half floats; colours of 8 bits are made from these where their space was given."""
+    for (color, z), picture in zip(pairs, deep.frames(), strict=True):
+        encoded = picture if undistorter is None else undistorter.color(picture)
+        shown = deep.screen(encoded)
+        yield color if shown is None else shown, z, deep.halves(encoded)

@@ -25,6 +25,7 @@ from ex4d.raster import (
     render_in_batches,
 )
 from ex4d_core.cameras import CameraPath
+from ex4d_core.errors import RequestError
 from ex4d_core.lead_in import shows_first_frame
 from ex4d_core.render_settings import RenderSettings
 from ex4d_core.scene import PlacedFootage
@@ -32,7 +33,7 @@ from ex4d_core.source_frames import is_consecutive, require_footage, shown_frame
 
 # Footage and images of a batch take about 20 bytes a pixel, and the drawing of it as much again on a CPU; this keeps
 # a batch under 300 MB.
-_BYTES_PER_PIXEL = 40
+_BYTES_PER_PIXEL, _BYTES_PER_DEEP_PIXEL = 40, 18
 _BATCH_BYTES = 300 * 1024**2
 # And with several samples of each pixel the key of each sample, of as many as are drawn at once.
 _BYTES_PER_SAMPLE = 8
@@ -49,6 +50,7 @@ def render_shot(
     source_frames: Sequence[int] | None = None,
     device: str = "auto",
     machine: MachineSettings | None = None,
+    deep: bool = False,
     note: Callable[[str], None] = lambda text: None,
 ) -> Iterator[RenderedFrame]:
     """Render a camera path through a scene.
@@ -59,26 +61,44 @@ def render_shot(
         source_frames: a footage frame for each new one, in any order.
         device: "auto", "cpu", or "cuda" with an optional number.
         machine: as the environment says by default.
+        deep: also render the scene's deep colours.
         note: called with sentences about what the user should know of the clip's memory.
 
     Raises:
-        RequestError: the camera runs past the footage or starts before it, or there is not a source frame for each.
+        SceneError: the scene has no deep colours.
+        RequestError: deep colours with settings that have 8 bits only; the camera runs past the footage or starts
+            before it, or there is not a source frame for each.
         LicenceError, DeviceError, RasterizerUnavailableError: see `ex4d.raster.create_rasterizer`.
         RenderMemoryError: the device's memory is too small for a single frame.
     """
     manifest = scene.manifest
     shown = shown_frames(len(camera), first_frame, source_frames)
     require_footage(shown, manifest.frames)
+    if deep:
+        settings = settings_for_deep_colors(settings)
     rasterizer = create_rasterizer(settings.rasterizer, device, settings.licence, machine)
     memory = None
     if settings.remember:
         memory = ClipMemory(scene, settings, device=device, machine=machine, note=note)
     pixels = max(manifest.width * manifest.height, camera.width * camera.height)
     drawn = min(STRIP_SAMPLES, camera.width * camera.height * settings.samples**2)
-    batch = max(1, _BATCH_BYTES // (_BYTES_PER_PIXEL * pixels + _BYTES_PER_SAMPLE * drawn))
+    per_pixel = _BYTES_PER_PIXEL + (_BYTES_PER_DEEP_PIXEL if deep else 0)
+    batch = max(1, _BATCH_BYTES // (per_pixel * pixels + _BYTES_PER_SAMPLE * drawn))
     for start in range(0, len(camera), batch):
         part = camera.frames(start, start + batch)
-        yield from _render_batch(scene, part, settings, rasterizer, shown[start : start + batch], start, memory)
+        yield from _render_batch(scene, part, settings, rasterizer, shown[start : start + batch], start, memory, deep)
+
+
+def settings_for_deep_colors(settings: RenderSettings) -> RenderSettings:
+    """How deep colours are rendered: as asked for, by the rasterizer that knows them.
+
+    Raises:
+        RequestError: settings that have 8 bits only.
+    """
+    for name, value in (("convention", "reference"), ("rasterizer", "nvdiffrast"), ("remember", True)):
+        if getattr(settings, name) == value:
+            raise RequestError(f"{name} {str(value).lower()} renders 8 bits: leave it out for more")
+    return replace(settings, rasterizer="warp")
 
 
 def _render_batch(
@@ -89,9 +109,10 @@ def _render_batch(
     shown: Sequence[int],
     index: int,
     memory: ClipMemory | None,
+    deep: bool,
 ) -> Iterator[RenderedFrame]:
     source = scene.source_camera()
-    surface, around = _with_neighbours(scene, source, settings, shown, camera, rasterizer)
+    surface, around = _with_neighbours(scene, source, settings, shown, camera, rasterizer, deep)
     first_is_source = index == 0 and shows_first_frame(scene.manifest, camera, settings.convention)
     centres, first = source_centres(camera, surface), index
     how = {"with_depth": True, "samples": settings.samples, "around": around}
@@ -133,6 +154,7 @@ def _with_neighbours(
     shown: Sequence[int],
     camera: CameraPath,
     rasterizer: Rasterizer,
+    deep: bool,
 ) -> tuple[DepthSurface, tuple[DepthSurface, DepthSurface] | None]:
     """What the frames of a shot show, and what the footage's frames before and after each of them do.
 
@@ -141,14 +163,14 @@ def _with_neighbours(
     """
     count, last = len(shown), scene.manifest.frames - 1
     if not settings.cleans or not can_be_cleaned((scene.manifest.width, scene.manifest.height), camera.size):
-        return scene_surface(scene, source, settings, shown), None
+        return scene_surface(scene, source, settings, shown, deep=deep), None
     before, after = ([min(max(frame + step, 0), last) for frame in shown] for step in (-1, 1))
     if not is_consecutive(shown):
-        surface = scene_surface(scene, source, settings, [*before, *shown, *after])
+        surface = scene_surface(scene, source, settings, [*before, *shown, *after], deep=deep)
         starts = 0, count, 2 * count
     else:
         # Each frame is read, and its silhouettes are measured, once for the three that it is drawn for.
-        surface = scene_surface(scene, source, settings, [before[0], *shown, after[-1]])
+        surface = scene_surface(scene, source, settings, [before[0], *shown, after[-1]], deep=deep)
         surface, starts = measured(surface, rasterizer.device), (0, 1, 2)
     earlier, own, later = (surface.frame_range(start, start + count) for start in starts)
     return own, (earlier, later)
@@ -192,4 +214,5 @@ def _each_frame(
             None if rendered.alpha is None else rendered.alpha[offset].numpy(),
             None if rendered.remembered is None else rendered.remembered[offset].numpy(),
             float(aspects[offset]),
+            None if rendered.deep_color is None else rendered.deep_color[offset].numpy(),
         )

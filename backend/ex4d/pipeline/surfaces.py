@@ -23,12 +23,14 @@ def scene_surface(
     shown: Sequence[int],
     *,
     copy: bool = True,
+    deep: bool = False,
 ) -> DepthSurface:
     """What some frames of the footage show; consecutive ones without a copy are the scene's files, mapped.
 
     Args:
         source: the scene's source camera, which takes a moment to read.
         shown: numbers of the frames, in any order.
+        deep: with the scene's deep colours.
     """
     if is_consecutive(shown):
         shown = consecutive_from(shown[0], len(shown))
@@ -43,6 +45,7 @@ def scene_surface(
         settings.occlusion_rule,
         settings.occlusion,
         settings.cleans,
+        _as_tensor(_frames_of(scene.deep_color(), shown, copy)) if deep else None,
     )
 
 

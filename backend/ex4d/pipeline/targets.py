@@ -5,7 +5,7 @@ asks for it (``--overwrite``, ``overwrite=True``); it is recognised by its conte
 
 - a take folder by its request.json, which also says which frames belong to it;
 - a scene folder by its manifest;
-- a movie by its metadata, an .npz by its arrays, a .ply by its comment.
+- a movie or an image by its metadata, an .npz by its arrays, a .ply by its comment.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ex4d.media import MediaError, read_metadata
+from ex4d.media import MediaError, read_metadata, read_png_metadata
+from ex4d.media.exr_writer import read_exr_metadata
 from ex4d_core.errors import Ex4dError
 from ex4d_core.safe_files import is_ordinary_file, open_file
 from ex4d_core.scene import PlacedFootage, Scene, is_package, require_replaceable
@@ -193,9 +194,16 @@ def is_ours(path: Path) -> bool:
     ending = path.suffix.lower()
     if not path.is_file():
         return False
-    if ending == ".mp4":
+    if ending in (".mp4", ".mov"):
         try:
             return any(key.startswith(_METADATA_PREFIX) for key in read_metadata(path))
+        except MediaError:
+            return False
+    if ending == ".exr":
+        return bool(read_exr_metadata(path))
+    if ending == ".png":
+        try:
+            return any(key.startswith(_METADATA_PREFIX) for key in read_png_metadata(path))
         except MediaError:
             return False
     if ending == ".npz":

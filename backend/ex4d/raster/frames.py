@@ -24,6 +24,7 @@ class RenderedFrame:
         remembered: (H, W) bool, true = not seen now, but known from other frames of the clip: colour and depth are
             theirs. None where the clip's memory was not asked for.
         pixel_aspect: width of a pixel by its height, by the camera's focal lengths.
+        deep_color: (H, W, 3) float16, as `RenderedBatch` has it.
     """
 
     index: int
@@ -34,6 +35,7 @@ class RenderedFrame:
     alpha: np.ndarray | None = None
     remembered: np.ndarray | None = None
     pixel_aspect: float = 1.0
+    deep_color: np.ndarray | None = None
 
     @property
     def soft_mask(self) -> np.ndarray:
@@ -73,6 +75,7 @@ class RenderedBatch:
         alpha: (T, H, W) uint8, the share of the pixel's samples that were seen, of 255; None with one sample, where
             the mask says all.
         remembered: (T, H, W) bool, see `RenderedFrame`; None unless it was asked for.
+        deep_color: (T, H, W, 3) float16, as colour, in the colour space of `DepthSurface.deep_color`; None without one.
         drawn: (T, H, W) bool, the mask before it was held steady; None where it was not.
     """
 
@@ -82,6 +85,7 @@ class RenderedBatch:
     alpha: torch.Tensor | None = None
     remembered: torch.Tensor | None = None
     drawn: torch.Tensor | None = None
+    deep_color: torch.Tensor | None = None
 
     def to(self, device: torch.device | str) -> RenderedBatch:
         """The same frames on a device; from a GPU to the CPU by way of page-locked memory, several times as fast."""

@@ -38,7 +38,8 @@ def remove_specks(rendered: RenderedBatch) -> None:
         vote(whole)
         kept = torch.where(touched | rendered.mask, rendered.alpha, 0)
         rendered.alpha.copy_(torch.where(whole & rendered.mask, 255, kept))
-        rendered.color.masked_fill_((rendered.alpha == 0)[..., None], 0)
+        for color in _colors(rendered):
+            color.masked_fill_((rendered.alpha == 0)[..., None], 0)
 
 
 def hold_steady(
@@ -105,10 +106,17 @@ def _launch_in_tiles(kernel: Kernel, mask: torch.Tensor, *arrays: torch.Tensor) 
 def _recolor(rendered: RenderedBatch, drawn: torch.Tensor) -> None:
     """Make colour, depth and alpha agree with a mask that was another when they were drawn, in place."""
     assert rendered.depth is not None, "rendered with depth"
-    _launch(cleaning.recolor, drawn, rendered.mask, rendered.color, rendered.depth)
+    deep_color = rendered.deep_color
+    if deep_color is None:
+        deep_color = torch.empty((len(drawn), 0, 1, 3), dtype=torch.float16, device=drawn.device)
+    _launch(cleaning.recolor, drawn, rendered.mask, rendered.color, rendered.depth, deep_color)
     if rendered.alpha is not None:
         whole = torch.where(rendered.mask, 255, 0).to(torch.uint8)
         rendered.alpha.copy_(torch.where(rendered.mask == drawn, rendered.alpha, whole))
+
+
+def _colors(rendered: RenderedBatch) -> list[torch.Tensor]:
+    return [rendered.color, *([] if rendered.deep_color is None else [rendered.deep_color])]
 
 
 def _launch(kernel: Kernel, drawn: torch.Tensor, *arrays: torch.Tensor) -> None:

@@ -129,11 +129,15 @@ class WarpRasterizer:
         keeps_depth = with_depth or cleans  # by which a pixel that is cleaned finds its surface
         depth = torch.empty(frames, height * width if keeps_depth else 0, dtype=torch.float32, device=self.device)
         alpha = torch.empty(frames, height * width if samples > 1 else 0, dtype=torch.uint8, device=self.device)
+        deep = surface.deep_color is not None and tiles is None
+        deep_color = torch.empty(frames, height * width if deep else 0, 3, dtype=torch.float16, device=self.device)
         images = RenderedBatch(color.unflatten(1, (height, width)), mask.unflatten(1, (height, width)))
         if keeps_depth:
             images = replace(images, depth=depth.unflatten(1, (height, width)))
         if samples > 1:
             images = replace(images, alpha=alpha.unflatten(1, (height, width)))
+        if deep:
+            images = replace(images, deep_color=deep_color.unflatten(1, (height, width)))
         rows = height if samples == 1 else min(height, max(1, STRIP_SAMPLES // (width * samples**2)))
         size = self._batch_size(surface, width * rows * samples**2)
         starts = range(0, frames, size)
@@ -144,7 +148,7 @@ class WarpRasterizer:
                 mask[part] = False
                 return
             drawn = surface if len(starts) == 1 else surface.frame_range(part.start, part.stop)
-            outputs = tuple(values[part] for values in (color, mask, depth, alpha))
+            outputs = tuple(values[part] for values in (color, mask, depth, alpha, deep_color))
             self._draw_batch(drawn, inputs.frames(part), Sampling(camera.size, samples, rows), outputs)
             if cleans:
                 remove_specks(images.map(lambda values: values[part]))
@@ -226,7 +230,8 @@ class WarpRasterizer:
         """Draw some frames, strip after strip.
 
         Args:
-            outputs: of these frames, colour (B, P, 3), and mask, depth and alpha (B, P), or (B, 0) where not asked for.
+            outputs: of these frames, colour (B, P, 3), and mask, depth and alpha (B, P), or (B, 0) where not asked for;
+                deep colour (B, P, 3) or (B, 0, 3).
         """
         source = inputs.source(surface)
         (width, height), step = drawn.size, drawn.strip_rows
@@ -306,7 +311,7 @@ class WarpRasterizer:
             mask = wp.from_torch(outputs[0].view(torch.uint8))
             launch_grid(near_edges.resolve_wanted, (height, width), projected, view, winners, mask)
             return
-        color, mask, depth, alpha = outputs
+        color, mask, depth, alpha, deep_color = outputs
         results = [wp.from_torch(color), wp.from_torch(mask.view(torch.uint8)), wp.from_torch(depth)]
         if reference:
             faded = wp.from_torch(torch.full((frames, vertices), 255, dtype=torch.uint8, device=self.device))
@@ -318,12 +323,17 @@ class WarpRasterizer:
             launch_grid(
                 resolving_reference.resolve_reference, pixels, faded, shares, projected, view, winners, *results
             )
-        elif view.samples == 1:
-            launch_grid(resolving.resolve_centered, (height, width), projected, view, winners, *results)
         else:
-            pixels = (height // view.samples, width // view.samples)
-            results.append(wp.from_torch(alpha))
-            launch_grid(sampling.resolve_samples, pixels, projected, view, winners, *results)
+            kernel, pixels = resolving.resolve_centered, (height, width)
+            if view.samples > 1:
+                kernel, pixels = sampling.resolve_samples, (height // view.samples, width // view.samples)
+                results.append(wp.from_torch(alpha))
+            launch_grid(kernel, pixels, projected, view, winners, *results)
+            if surface.deep_color is not None and deep_color.shape[1]:
+                source.color = wp.from_torch(surface.deep_color.contiguous().view(torch.uint8))
+                results[0] = wp.from_torch(deep_color.view(torch.uint8))
+                launch_grid(kernel, pixels, projected, view, winners, *results)
+                source.color = wp.from_torch(surface.color.contiguous())
 
     def _empty(self, dtype: type, *shape: int) -> wp.array:
         """Working memory from PyTorch, which keeps it for the next batch and raises its own out-of-memory error."""

@@ -117,23 +117,33 @@ def recolor(
     mask: wp.array2d(dtype=wp.uint8),
     image: wp.array3d(dtype=wp.uint8),
     depth: wp.array2d(dtype=float),
+    deep_image: wp.array3d(dtype=wp.float16),
 ):
     """Blacken pixels that became unseen, and give those that became seen the colour and depth of neighbours.
 
     Of the nearest pixels that were drawn as seen and still are, the one whose depth is closest to the pixel's own tells
-    which surface the pixel shows; all of them that lie on it are averaged. drawn is the mask before the votes. Threads
-    are (frame, row, span of columns) of pixels.
+    which surface the pixel shows; all of them that lie on it are averaged. drawn is the mask before the votes;
+    deep_image, where it is not empty, gets the same. Threads are (frame, row, span of columns) of pixels.
     """
     frame, row, first = wp.tid()
     for column in range(first * span, wp.min(first * span + span, width)):
         pixel = row * width + column
         if mask[frame, pixel] != drawn[frame, pixel]:
             color = wp.vec3(0.0, 0.0, 0.0)
+            deep_color = wp.vec3(0.0, 0.0, 0.0)
             if mask[frame, pixel] != wp.uint8(0):
                 found = wp.vec4(0.0, 0.0, 0.0, -1.0)
                 reach = wp.int32(1)
                 while found[3] < 0.0 and reach <= COLOR_REACH:
-                    found = surrounding_color(frame, row, column, reach, width, height, drawn, mask, image, depth)
+                    surface = nearest_surface(frame, row, column, reach, width, height, drawn, mask, depth)
+                    if surface >= 0.0:
+                        found = mean_on_surface(
+                            surface, frame, row, column, reach, width, height, drawn, mask, image, depth
+                        )
+                        if deep_image.shape[1] > 0:
+                            deep_color = deep_mean_on_surface(
+                                surface, frame, row, column, reach, width, height, drawn, mask, deep_image, depth
+                            )
                     reach += 1
                 color = wp.vec3(found[0], found[1], found[2])
                 if found[3] < 0.0:
@@ -142,10 +152,43 @@ def recolor(
                     depth[frame, pixel] = found[3]
             for channel in range(3):
                 image[frame, pixel, channel] = wp.uint8(int(color[channel] + 0.5))
+            if deep_image.shape[1] > 0:
+                for channel in range(3):
+                    deep_image[frame, pixel, channel] = wp.float16(deep_color[channel])
 
 
 @wp.func
-def surrounding_color(
+def nearest_surface(
+    frame: int,
+    row: int,
+    column: int,
+    reach: int,
+    width: int,
+    height: int,
+    drawn: wp.array2d(dtype=wp.uint8),
+    mask: wp.array2d(dtype=wp.uint8),
+    depth: wp.array2d(dtype=float),
+) -> float:
+    """Depth of the seen pixel within reach that is closest to the pixel's own in depth; -1 without such pixels."""
+    own = depth[frame, row * width + column]
+    surface = wp.float32(-1.0)
+    for y in range(wp.max(row - reach, 0), wp.min(row + reach, height - 1) + 1):
+        for x in range(wp.max(column - reach, 0), wp.min(column + reach, width - 1) + 1):
+            pixel = y * width + x
+            if drawn[frame, pixel] != wp.uint8(0) and mask[frame, pixel] != wp.uint8(0):
+                z = depth[frame, pixel]
+                # with nothing drawn in the pixel, the farthest
+                closer = z > surface
+                if own < wp.inf:
+                    closer = surface < 0.0 or wp.abs(z - own) < wp.abs(surface - own)
+                if closer:
+                    surface = z
+    return surface
+
+
+@wp.func
+def mean_on_surface(
+    surface: float,
     frame: int,
     row: int,
     column: int,
@@ -157,40 +200,51 @@ def surrounding_color(
     image: wp.array3d(dtype=wp.uint8),
     depth: wp.array2d(dtype=float),
 ) -> wp.vec4:
-    """Mean colour and depth of the seen pixels within reach that lie on one surface; depth -1 without such pixels."""
-    own = depth[frame, row * width + column]
-    surface = wp.float32(-1.0)
-    top = wp.max(row - reach, 0)
-    bottom = wp.min(row + reach, height - 1)
-    left = wp.max(column - reach, 0)
-    right = wp.min(column + reach, width - 1)
-    for y in range(top, bottom + 1):
-        for x in range(left, right + 1):
+    """Mean colour and depth of the seen pixels within reach that lie on a surface, of which there is one at least."""
+    total = wp.vec4(0.0, 0.0, 0.0, 0.0)
+    count = wp.float32(0.0)
+    for y in range(wp.max(row - reach, 0), wp.min(row + reach, height - 1) + 1):
+        for x in range(wp.max(column - reach, 0), wp.min(column + reach, width - 1) + 1):
             pixel = y * width + x
             if drawn[frame, pixel] != wp.uint8(0) and mask[frame, pixel] != wp.uint8(0):
                 z = depth[frame, pixel]
-                # with nothing drawn in the pixel, the farthest
-                closer = z > surface
-                if own < wp.inf:
-                    closer = surface < 0.0 or wp.abs(z - own) < wp.abs(surface - own)
-                if closer:
-                    surface = z
-    found = wp.vec4(0.0, 0.0, 0.0, -1.0)
-    if surface >= 0.0:
-        total = wp.vec4(0.0, 0.0, 0.0, 0.0)
-        count = wp.float32(0.0)
-        for y in range(top, bottom + 1):
-            for x in range(left, right + 1):
-                pixel = y * width + x
-                if drawn[frame, pixel] != wp.uint8(0) and mask[frame, pixel] != wp.uint8(0):
-                    z = depth[frame, pixel]
-                    if wp.abs(z - surface) <= LIKE_DEPTH * surface:
-                        count += 1.0
-                        total += wp.vec4(
-                            float(image[frame, pixel, 0]),
-                            float(image[frame, pixel, 1]),
-                            float(image[frame, pixel, 2]),
-                            z,
-                        )
-        found = total / count
-    return found
+                if wp.abs(z - surface) <= LIKE_DEPTH * surface:
+                    count += 1.0
+                    total += wp.vec4(
+                        float(image[frame, pixel, 0]),
+                        float(image[frame, pixel, 1]),
+                        float(image[frame, pixel, 2]),
+                        z,
+                    )
+    return total / count
+
+
+@wp.func
+def deep_mean_on_surface(
+    surface: float,
+    frame: int,
+    row: int,
+    column: int,
+    reach: int,
+    width: int,
+    height: int,
+    drawn: wp.array2d(dtype=wp.uint8),
+    mask: wp.array2d(dtype=wp.uint8),
+    deep_image: wp.array3d(dtype=wp.float16),
+    depth: wp.array2d(dtype=float),
+) -> wp.vec3:
+    """As `mean_on_surface`, of deep colours."""
+    total = wp.vec3(0.0, 0.0, 0.0)
+    count = wp.float32(0.0)
+    for y in range(wp.max(row - reach, 0), wp.min(row + reach, height - 1) + 1):
+        for x in range(wp.max(column - reach, 0), wp.min(column + reach, width - 1) + 1):
+            pixel = y * width + x
+            is_seen = drawn[frame, pixel] != wp.uint8(0) and mask[frame, pixel] != wp.uint8(0)
+            if is_seen and wp.abs(depth[frame, pixel] - surface) <= LIKE_DEPTH * surface:
+                count += 1.0
+                total += wp.vec3(
+                    float(deep_image[frame, pixel, 0]),
+                    float(deep_image[frame, pixel, 1]),
+                    float(deep_image[frame, pixel, 2]),
+                )
+    return total / count

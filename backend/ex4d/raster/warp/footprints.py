@@ -12,7 +12,7 @@ import warp as wp
 
 from ex4d.mesh.edge_shares_kernel import inside, is_step
 from ex4d.raster.warp.projection import Source
-from ex4d.raster.warp.resolving import source_color
+from ex4d.raster.warp.resolving import is_deep, source_color, within_range
 
 wp.set_module_options({"enable_backward": False})
 
@@ -169,7 +169,20 @@ def cubic(source: Source, frame: int, place: wp.vec2) -> wp.vec3:
         for j in range(4):
             line += across[j] * source_color(source, frame, row + k - 1, column + j - 1)
         color += down[k] * line
+    if is_deep(source):
+        color = without_ringing(source, frame, row, column, color)
+        return color
     return wp.vec3(wp.clamp(color[0], 0.0, 255.0), wp.clamp(color[1], 0.0, 255.0), wp.clamp(color[2], 0.0, 255.0))
+
+
+@wp.func
+def without_ringing(source: Source, frame: int, row: int, column: int, color: wp.vec3) -> wp.vec3:
+    """A deep colour within those of the four source pixels around it: splines ring darkly beside bright light."""
+    a = source_color(source, frame, row, column)
+    b = source_color(source, frame, row, column + 1)
+    c = source_color(source, frame, row + 1, column)
+    d = source_color(source, frame, row + 1, column + 1)
+    return wp.max(wp.min(color, wp.max(wp.max(a, b), wp.max(c, d))), wp.min(wp.min(a, b), wp.min(c, d)))
 
 
 @wp.func
@@ -182,6 +195,9 @@ def weighted(source: Source, frame: int, place: wp.vec2, across: wp.vec4, down: 
             weight = across[j] * down[k]
             if weight != 0.0:
                 color += weight * color_near(source, frame, place, k - 1, j - 1)
+    if is_deep(source):
+        near = source_color(source, frame, int(wp.floor(place[1] + 0.5)), int(wp.floor(place[0] + 0.5)))
+        return within_range(source, color, near)
     return wp.vec3(wp.clamp(color[0], 0.0, 255.0), wp.clamp(color[1], 0.0, 255.0), wp.clamp(color[2], 0.0, 255.0))
 
 

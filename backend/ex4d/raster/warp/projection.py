@@ -55,11 +55,12 @@ FAR_OFF = wp.constant(0.0)  # beyond the guard band; in the `reference` conventi
 class Source:
     """A frame batch of the footage's surface: B frames, H x W pixels, a grid of R x C vertices.
 
+    Colours of either kind are in one array: with another one, copies of this struct slowed all renders down by 4 %.
     limits and steps (see `BackLimits`) and shares (see `edge_shares`) are empty except in the "thickness" model.
     """
 
     depth: wp.array3d(dtype=float)  # (B, H, W)
-    color: wp.array4d(dtype=wp.uint8)  # (B, H, W, 3)
+    color: wp.array4d(dtype=wp.uint8)  # (B, H, W, 3), or the bytes of half floats, (B, H, W, 6)
     ray_x: wp.array2d(dtype=float)  # (B, C), x / z of each column of vertices
     ray_y: wp.array2d(dtype=float)  # (B, R), y / z of each row
     border: wp.array(dtype=float)  # (B,), depth of the outermost vertices

@@ -49,7 +49,7 @@ class Shown:
     """What one ray of the new camera shows."""
 
     seen: bool
-    color: wp.vec3  # sRGB, 0 to 255; 0 where unseen
+    color: wp.vec3  # sRGB, 0 to 255, or a deep colour; 0 where unseen
     z: float  # infinite without a surface
     on_face: bool  # meets a face that is not hidden: with several samples of a pixel it has a place instead of a colour
     place: wp.vec2  # (x, y) in the grid of vertices
@@ -98,10 +98,22 @@ def resolve_pixel(
     pixel = row * view.width + column
     shown = shown_at(winners[frame, pixel], frame, sample_centre(column), sample_centre(row), source, projected, view)
     mask[frame, pixel] = wp.where(shown.seen, wp.uint8(1), wp.uint8(0))
-    for channel in range(3):
-        image[frame, pixel, channel] = wp.uint8(int(shown.color[channel] + 0.5))
+    write_color(shown.color, frame, pixel, image)
     if depth.shape[1] > 0:
         depth[frame, pixel] = shown.z
+
+
+@wp.func
+def write_color(color: wp.vec3, frame: int, pixel: int, image: wp.array3d(dtype=wp.uint8)):
+    """Write a colour as 8 bits, or into an image (B, P, 6) as the bytes of half floats."""
+    if image.shape[2] == 6:
+        for channel in range(3):
+            bits = wp.cast(wp.float16(color[channel]), wp.uint16)
+            image[frame, pixel, 2 * channel] = wp.uint8(bits & wp.uint16(255))
+            image[frame, pixel, 2 * channel + 1] = wp.uint8(bits >> wp.uint16(8))
+    else:
+        for channel in range(3):
+            image[frame, pixel, channel] = wp.uint8(int(color[channel] + 0.5))
 
 
 @wp.func
@@ -200,9 +212,7 @@ def rim_end(
                 count += 1.0
         if count > 0.0:
             other /= count
-            color = other + (color - other) / wp.max(own, LEAST_SHARE)
-            for channel in range(3):
-                color[channel] = wp.clamp(color[channel], 0.0, 255.0)
+            color = within_range(source, other + (color - other) / wp.max(own, LEAST_SHARE), color)
     return color
 
 
@@ -332,9 +342,38 @@ def source_color(source: Source, frame: int, row: int, column: int) -> wp.vec3:
     """Colour of a vertex; the ring repeats the outermost pixels."""
     y = wp.clamp(row - source.ring, 0, source.color.shape[1] - 1)
     x = wp.clamp(column - source.ring, 0, source.color.shape[2] - 1)
+    if is_deep(source):
+        return wp.vec3(
+            half_at(source, frame, y, x, 0), half_at(source, frame, y, x, 1), half_at(source, frame, y, x, 2)
+        )
     return wp.vec3(
         float(source.color[frame, y, x, 0]), float(source.color[frame, y, x, 1]), float(source.color[frame, y, x, 2])
     )
+
+
+@wp.func
+def is_deep(source: Source) -> bool:
+    """Whether colours are half floats."""
+    return source.color.shape[3] == 6
+
+
+@wp.func
+def half_at(source: Source, frame: int, row: int, column: int, channel: int) -> float:
+    """A channel of a source pixel's half floats."""
+    low = wp.uint16(source.color[frame, row, column, 2 * channel])
+    high = wp.uint16(source.color[frame, row, column, 2 * channel + 1])
+    return float(wp.cast(low | (high << wp.uint16(8)), wp.float16))
+
+
+@wp.func
+def within_range(source: Source, color: wp.vec3, near: wp.vec3) -> wp.vec3:
+    """A computed colour without what no source pixel can have: values outside of 8 bits, or new negative deep ones.
+
+    Light has no upper end. Below 0 lie only colours outside of the gamut, which the source pixel near it has, too.
+    """
+    if is_deep(source):
+        return wp.max(color, wp.min(near, wp.vec3(0.0, 0.0, 0.0)))
+    return wp.vec3(wp.clamp(color[0], 0.0, 255.0), wp.clamp(color[1], 0.0, 255.0), wp.clamp(color[2], 0.0, 255.0))
 
 
 @wp.func

@@ -24,7 +24,7 @@ from ex4d.raster.warp.projection import (
     on_border,
     source_point,
 )
-from ex4d.raster.warp.resolving import hit_depth, resolve_hit, shown_at, source_color
+from ex4d.raster.warp.resolving import hit_depth, resolve_hit, shown_at, source_color, write_color
 
 wp.set_module_options({"enable_backward": False})
 
@@ -127,8 +127,7 @@ def resolve_samples(
         share = (255 * count + every // 2) // every
         alpha[frame, pixel] = wp.uint8(share)
         mask[frame, pixel] = wp.where(share >= 128, wp.uint8(1), wp.uint8(0))
-        for channel in range(3):
-            image[frame, pixel, channel] = wp.uint8(int(sum[channel] / float(wp.max(count, 1)) + 0.5))
+        write_color(sum / float(wp.max(count, 1)), frame, pixel, image)
         if depth.shape[1] > 0:
             depth[frame, pixel] = wp.where(share >= 128, nearest_seen, nearest)
 

@@ -1,0 +1,86 @@
+"""Writes OpenEXR files for compositing: half-float colour, alpha, depth, positions, and what they were made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import OpenEXR
+
+from ex4d.media.deep_source import chromaticities_of
+from ex4d.media.media_errors import MediaError, atomic_write, system_reason, translate_write_errors
+
+_COMPRESSIONS = {"zip": OpenEXR.ZIP_COMPRESSION, "dwaa": OpenEXR.DWAA_COMPRESSION}
+PREFIX = "ex4d/"
+
+
+def write_exr(
+    path: Path,
+    color: np.ndarray,
+    *,
+    depth: np.ndarray | None = None,
+    position: np.ndarray | None = None,
+    space: str = "",
+    compression: str = "zip",
+    timecode: tuple[int, int, int, int, bool] | None = None,
+    world_to_camera: np.ndarray | None = None,
+    pixel_aspect: float = 1.0,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write a file, completely or not at all; an existing one is replaced.
+
+    Args:
+        color: (H, W, 4) float16 premultiplied, channels R, G, B and A.
+        depth: (H, W) float32, channel Z.
+        position: (H, W, 3) float32, channels P.X, P.Y and P.Z.
+        space: name of the colours' space; of linear ones, primaries are written as chromaticities.
+        compression: "zip" or "dwaa"; depth and positions are exact with both.
+        timecode: as of `timecode_after`.
+        world_to_camera: (4, 4), the attribute `worldToCamera`.
+        pixel_aspect: width of a pixel by its height.
+        metadata: texts by name, which become attributes named ex4d/NAME.
+
+    Raises:
+        MediaError: the file cannot be written.
+    """
+    header: dict[str, Any] = {
+        "type": OpenEXR.scanlineimage,
+        "compression": _COMPRESSIONS[compression],
+        "pixelAspectRatio": float(pixel_aspect),
+        **{PREFIX + name: text for name, text in (metadata or {}).items()},
+    }
+    if space:
+        header[PREFIX + "colorSpace"] = space
+    if (primaries := chromaticities_of(space)) is not None:
+        header["chromaticities"] = primaries
+    if world_to_camera is not None:
+        header["worldToCamera"] = np.ascontiguousarray(world_to_camera, np.float32)
+    if timecode is not None:
+        code = OpenEXR.TimeCode()
+        code.hours, code.minutes, code.seconds, code.frame = timecode[:4]
+        code.dropFrame = int(timecode[4])
+        header["timeCode"] = code
+    channels: dict[str, np.ndarray] = {"RGBA": np.ascontiguousarray(color, np.float16)}
+    if depth is not None:
+        channels["Z"] = np.ascontiguousarray(depth, np.float32)
+    if position is not None:
+        for axis, name in enumerate("XYZ"):
+            channels[f"P.{name}"] = np.ascontiguousarray(position[..., axis], np.float32)
+    with atomic_write(path) as partial, translate_write_errors(path):
+        try:
+            with OpenEXR.File(header, channels) as file:
+                file.write(str(partial))
+        except RuntimeError as error:
+            raise MediaError(f"{path}: cannot be written ({system_reason(error)}). Free disk space there.") from error
+
+
+def read_exr_metadata(path: Path) -> dict[str, str]:
+    """The texts that `write_exr` wrote, by name; empty for files of other programs, and for what is no EXR."""
+    try:
+        with OpenEXR.File(str(path), header_only=True) as file:
+            header = dict(file.parts[0].header)
+    except (RuntimeError, ValueError, OSError):
+        return {}
+    return {name.removeprefix(PREFIX): value for name, value in header.items() if name.startswith(PREFIX)}

@@ -1,0 +1,39 @@
+"""Names of renders by a template, and options that belong to one format."""
+
+from __future__ import annotations
+
+import pytest
+
+from ex4d_core.errors import RequestError
+from ex4d_core.output_settings import OutputSettings
+
+
+def test_images_are_numbered_and_movies_are_not() -> None:
+    images = OutputSettings(format="exr", file_version=12)
+    assert [images.name_of("dolly", index) for index in (0, 1)] == ["dolly_v012.1001", "dolly_v012.1002"]
+    assert OutputSettings(format="h265", file_version=12).name_of("dolly") == "dolly_v012"
+    own = OutputSettings(format="png16", file_name="{shot}{frame}", first_number=0)
+    assert own.name_of("a", 11) == "a11"
+
+
+@pytest.mark.parametrize(
+    "template", ["{shot}", "{shot.__class__}.{frame}", "{who}.{frame}", "../{frame}", ".{frame}", "{frame", "{frame:z}"]
+)
+def test_a_template_makes_plain_names_of_their_own(template) -> None:
+    with pytest.raises(RequestError, match="file_name"):
+        OutputSettings(format="exr", file_name=template)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"format": "png16", "compression": "dwaa"},
+        {"format": "h265", "position": True},
+        {"format": "dnxhr", "first_number": 5},
+        {"output_space": "ACEScg"},
+        {"file_name": "{shot}"},
+    ],
+)
+def test_options_without_effect_are_refused(options) -> None:
+    with pytest.raises(RequestError, match="leave"):
+        OutputSettings(**options)
