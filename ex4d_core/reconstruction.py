@@ -33,6 +33,7 @@ from ex4d_core.sources import (
 KIND = "reconstruction"
 
 CameraMotion = Literal["auto", "still", "solve"]
+CameraGaps = Literal["refuse", "interpolate"]
 
 _FrameRatePart = Annotated[int, Range(1, 2**31 - 1)]
 # Rates with three digits, such as 23.976, stand for these of television.
@@ -72,7 +73,7 @@ class ReconstructionSettings(Settings):
         depth: where depth comes from.
         fps: frame rate of an image sequence, as a fraction; a video has its own.
         fov_degrees: horizontal field of view.
-        focal_mm: focal length on a sensor ``sensor_mm`` wide.
+        focal_mm: focal length on a sensor whose longer side is ``sensor_mm``, as Blender's sensor fit *Auto* has it.
         focal_px: focal length in pixels of the footage.
         convention: how the DW-Mesh for display is built; "reference" also takes EX-4D's focal length where neither
             the settings nor a camera file give one.
@@ -80,6 +81,8 @@ class ReconstructionSettings(Settings):
         camera_motion: what moves the source camera where no file gives its poses: "auto" takes those that the depth
             comes with, "still" takes none, "solve" finds them in the footage. Older sides understand "auto", since it
             is not sent.
+        camera_gaps: what happens to frames that the camera's file has no camera for: they are refused by name, or
+            interpolated between their neighbours. Older sides understand "refuse", since it is not sent.
         distortion: of the footage's lens, which is undone; the lens and the camera are those of the undistorted image,
             depth has the pixels of the footage as it is. None for footage without, which older sides understand, too.
 
@@ -101,9 +104,9 @@ class ReconstructionSettings(Settings):
         float | None, Range(above=0, below=180), Option("horizontal field of view", metavar="DEGREES", flag="--fov")
     ] = None
     focal_mm: Annotated[
-        float | None, Range(above=0), Option("focal length in millimetres, on a sensor --sensor-mm wide", metavar="MM")
+        float | None, Range(above=0), Option("focal length in millimetres, on a sensor of --sensor-mm", metavar="MM")
     ] = None
-    sensor_mm: Annotated[float, Range(above=0), Option("width of the sensor in millimetres", metavar="MM")] = 36.0
+    sensor_mm: Annotated[float, Range(above=0), Option("longer side of the sensor in millimetres", metavar="MM")] = 36.0
     focal_px: Annotated[
         float | None, Range(above=0), Option("focal length in pixels of the footage", metavar="PIXELS")
     ] = None
@@ -120,6 +123,10 @@ class ReconstructionSettings(Settings):
             "them in the footage, with pycolmap"
         ),
     ] = "auto"
+    camera_gaps: Annotated[
+        CameraGaps,
+        Option("frames that --source-camera has no camera for: refuse names them, interpolate fills them in"),
+    ] = "refuse"
     distortion: LensDistortion | None = None
 
     def __post_init__(self) -> None:
@@ -133,8 +140,12 @@ class ReconstructionSettings(Settings):
         values["depth"] = self.depth.to_wire()
         if self.distortion is None:
             del values["distortion"]
+        else:
+            values["distortion"] = self.distortion.to_wire()
         if self.camera_motion == "auto":
             del values["camera_motion"]
+        if self.camera_gaps == "refuse":
+            del values["camera_gaps"]
         return values
 
 

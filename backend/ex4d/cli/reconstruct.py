@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 SUMMARY = "build a scene folder from footage and its depth"
 _ESTIMATOR_FIELDS = ("estimator", "licence", "refine_edges", "temporal_alignment", "full_precision")
 _DEPTH_FIELDS = ("scale", "inverse", "invalid", "key", "noise_filter")
+_CAMERA_FIELDS = ("camera_scale", "camera_motion", "camera_gaps")
 _SCALE_FIELDS = ("offset", "far_limit", "camera_fit")
 
 
@@ -56,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_dry_run_argument(parser)
     lens = ("fov_degrees", "focal_mm", "sensor_mm", "focal_px")
-    add_flags(parser, ReconstructionSettings, skip=(*lens, "camera_scale", "camera_motion"))
+    add_flags(parser, ReconstructionSettings, skip=(*lens, *_CAMERA_FIELDS))
 
     depth = parser.add_argument_group("depth")
     depth.add_argument(
@@ -78,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--source-camera",
         type=Path,
-        help="file of the moving source camera: .npz, NeRF's transforms.json, or a folder with COLMAP's model",
+        help="file of the moving source camera: .npz, NeRF's transforms.json, or a folder with COLMAP's model or project",
     )
     add_flags(parser, ReconstructionSettings, skip=(*lens, "name", "fps", "convention"))
     add_motion_mask_argument(parser)
@@ -98,7 +99,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "intrinsics (default: from the camera file, depth files or footage, else a field of view of 50 degrees; with "
         "--convention reference EX-4D's focal length of 500 pixels)"
     )
-    add_flags(lens_group, ReconstructionSettings, skip=("name", "fps", "convention", "camera_scale", "camera_motion"))
+    add_flags(lens_group, ReconstructionSettings, skip=("name", "fps", "convention", *_CAMERA_FIELDS))
 
 
 def run(options: argparse.Namespace, report: Report) -> int:
@@ -141,7 +142,7 @@ def _refuse_useless_options(options: argparse.Namespace) -> None:
     if not options.mist:
         refuse_without_effect(options, ["mist_falloff"], "without --mist")
     if not options.source_camera:
-        refuse_without_effect(options, ["camera_scale"], "without --source-camera")
+        refuse_without_effect(options, ["camera_scale", "camera_gaps"], "without --source-camera")
     else:
         refuse_without_effect(options, ["camera_motion"], "with --source-camera, which has the poses")
     if options.focal_mm is None:

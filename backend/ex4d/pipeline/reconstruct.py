@@ -134,6 +134,7 @@ def reconstruct(
             note(text)
     distortion = settings.distortion and settings.distortion.resized(*size)
     camera = camera_of_file(sources, settings, footage)
+    distortion = distortion or camera.distortion
     known = known_intrinsics(
         footage,
         stated=_stated_intrinsics(settings, footage),
