@@ -40,7 +40,7 @@ def run(options: argparse.Namespace, report: Report) -> int:
     from ex4d.pipeline.outputs import is_arrays, render_movies, render_views, require_render_target
 
     scene = ArrayClip.load(options.scene) if options.scene.suffix == ".npz" else Scene.open(options.scene)
-    camera = camera_from(options, scene)
+    camera = camera_from(options, scene, report.note)
     settings = render_settings(options, scene)
     how = {"first_frame": options.first_frame, "source_frames": options.source_frames}
     how |= {"device": options.device, "machine": machine_settings(options)}

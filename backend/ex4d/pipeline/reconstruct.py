@@ -339,7 +339,8 @@ def build_scene(
         depth_file = writer.array("depth", (frames, height, width), np.float32)
         with ExitStack() as files:
             sound = sound_of(footage.path)
-            movie = files.enter_context(VideoWriter(writer.path("footage"), width, height, footage.fps, sound=sound))
+            how = {"sound": sound, "pixel_aspect": footage.pixel_aspect}
+            movie = files.enter_context(VideoWriter(writer.path("footage"), width, height, footage.fps, **how))
             positions = files.enter_context(Pc2Writer(writer.path("positions"), vertices, frames)) if mesh else None
             for start, color, z in _batches(footage, depth, undistorter):
                 for image in color:
