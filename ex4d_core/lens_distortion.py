@@ -1,6 +1,6 @@
 """The lens distortion of footage, as Blender's motion tracking (libmv) describes it, and where its pixels belong.
 
-Scenes are pinhole images, so footage with distortion is undistorted when it is reconstructed, and takes can be distorted
+Scenes are pinhole images: footage with distortion is undistorted when it is reconstructed, and takes can be distorted
 again. The models are libmv's (`intern/libmv/libmv/simple_pipeline/distortion_models.h` of Blender), with normalised
 coordinates from a focal length and a principal point, y up; and OpenCV's fisheye lens, which camera files have.
 """
@@ -89,8 +89,8 @@ class LensDistortion(Settings):
             return self
         if abs(width * self.height - height * self.width) > 0.01 * width * self.height:
             raise RequestError(
-                f"lens distortion is for images of {self.width}x{self.height}, whose aspect ratio the footage "
-                f"({width}x{height}) does not have; use the clip that was tracked"
+                f"lens distortion is for images of {self.width}x{self.height}, whose aspect ratio {width}x{height} "
+                "does not have; use the footage's shape"
             )
         scale = width / self.width
         x, y = (scale * value for value in self.principal_point)
@@ -123,6 +123,20 @@ class LensDistortion(Settings):
         """(H, W, 2) float32: where in the footage the centre of each pixel of the undistorted image is, x and y."""
         x, y = np.meshgrid(np.arange(self.width) + 0.5, np.arange(self.height) + 0.5)
         return self._from_undistorted(np.stack([x, y], axis=-1), self.zoom()).astype(np.float32)
+
+    def take_pixels(self, zoom: float) -> np.ndarray:
+        """(H, W, 2) float32, the inverse of `footage_pixels`: where the footage's pixels are in the undistorted image.
+
+        Args:
+            zoom: of the undistorted image, which that of another size has differently by rounding.
+
+        Returns:
+            NaN where the lens has no such pixel.
+        """
+        x, y = np.meshgrid(np.arange(self.width) + 0.5, np.arange(self.height) + 0.5)
+        centre = np.array(self.principal_point)
+        straight = self.undistorted(np.stack([x, y], axis=-1))
+        return (centre + (straight - centre) * zoom).astype(np.float32)
 
     def distorted(self, pixels: np.ndarray) -> np.ndarray:
         """Pixels (..., 2) of the ideal pinhole camera to those of the footage; NaN where the lens has no image."""

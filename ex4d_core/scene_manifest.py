@@ -12,10 +12,11 @@ from typing import Any
 from ex4d_core import __version__
 from ex4d_core.depth_mapping import DepthMapping, mapping_of_range
 from ex4d_core.errors import Ex4dError, RequestError
+from ex4d_core.lens_distortion import LensDistortion
 
 FORMAT = "ex4d-scene"
-VERSION = 4
-_VERSION_WITHOUT_MASK = 3
+VERSION = 5
+_VERSION_WITHOUT_DISTORTION, _VERSION_WITHOUT_MASK = 4, 3
 MANIFEST = "manifest.json"
 
 # Names of a package's parts (keys of `SceneManifest.files`) and the files they are kept in.
@@ -82,6 +83,7 @@ class SceneManifest:
         depth_mapping: how relative disparity became this depth; None where depth was not made from disparity.
         middle_distance: median depth of what stands out in the middle third of frame 0, scene units, which our moves
             turn around; None in scenes of before it, whose moves keep `subject_distance`.
+        distortion: of the footage's lens, which is undone in the scene's pictures and depth; None for footage without.
     """
 
     name: str
@@ -104,6 +106,7 @@ class SceneManifest:
         return self.depth_mapping or mapping_of_range(*self.depth_range)
 
     middle_distance: float | None = None
+    distortion: LensDistortion | None = None
 
     @property
     def pivot_distance(self) -> float:
@@ -118,7 +121,10 @@ class SceneManifest:
     @property
     def version(self) -> int:
         """The oldest version whose readers understand this manifest."""
-        return VERSION if self.files.keys() & set(OPTIONAL_RENDER_FILES) else _VERSION_WITHOUT_MASK
+        if self.distortion is not None:
+            return VERSION
+        has_mask = self.files.keys() & set(OPTIONAL_RENDER_FILES)
+        return _VERSION_WITHOUT_DISTORTION if has_mask else _VERSION_WITHOUT_MASK
 
     def to_json(self) -> bytes:
         """Canonical bytes, whose SHA-256 names the scene."""
@@ -126,6 +132,8 @@ class SceneManifest:
         fields["fps"] = [self.fps.numerator, self.fps.denominator]
         if self.depth_mapping is None:
             del fields["depth_mapping"]
+        if self.distortion is None:
+            del fields["distortion"]
         document = {"format": FORMAT, "version": self.version, **fields}
         return json.dumps(document, indent=1, sort_keys=True).encode()
 
@@ -152,6 +160,8 @@ class SceneManifest:
             document["origin"] = FootageOrigin(**document["origin"])
             if (mapping := document.get("depth_mapping")) is not None:
                 document["depth_mapping"] = DepthMapping.from_wire(mapping)
+            if (distortion := document.get("distortion")) is not None:
+                document["distortion"] = LensDistortion.from_wire(distortion)
             manifest = SceneManifest(**document)
         except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, RequestError) as error:
             raise SceneError(f"the scene manifest is damaged: {error!r}; reconstruct the scene again") from error
@@ -198,12 +208,17 @@ def _without_mask(document: dict[str, Any]) -> None:
     """Version 4 may have a mask of what moves; a scene without one is still written as version 3."""
 
 
+def _without_distortion(document: dict[str, Any]) -> None:
+    """Version 5 names the lens distortion that is undone; a scene without any is still written as an older one."""
+
+
 # What brings a manifest of each older version to the next one. The bytes on disk stay as they are: their SHA-256 names
 # the scene in takes, in .blend files and in job databases.
 _MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], None]] = {
     1: _name_the_footage,
     2: _keep_the_subject,
     3: _without_mask,
+    4: _without_distortion,
 }
 
 

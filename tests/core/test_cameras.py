@@ -40,7 +40,7 @@ def test_an_image_of_another_shape_has_square_pixels(size, pixel_aspect, framing
     assert np.allclose(middle, (160, 96))
     shares = (right - left) / (320, 192)
     assert np.allclose(shares, camera.shown_shares(*size, framing))
-    assert (shares.max() if framing == "crop" else shares.min()) == pytest.approx(1), "filled, and no larger than needed"
+    assert (shares.max() if framing == "crop" else shares.min()) == pytest.approx(1), "no larger than needed"
 
 
 def test_an_image_of_the_same_shape_keeps_its_pixels():

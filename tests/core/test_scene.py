@@ -107,7 +107,7 @@ def test_an_array_that_contradicts_the_manifest_is_refused(small_scene):
     ("change", "message"),
     [
         ({"format": "other"}, "not a scene manifest"),
-        ({"version": 99}, "version 99.* reads up to version 4.*update ex4d"),
+        ({"version": 99}, "version 99.* reads up to version 5.*update ex4d"),
         ({"version": "1"}, "no valid version"),
         ({"origin": {"colour": 1}}, "damaged"),
         ({"frames": 0}, "positive whole numbers"),

@@ -1,4 +1,4 @@
-"""Cameras as COLMAP, nerfstudio and NeRF tools leave them: other sizes and units, lenses, orders, and missing images."""
+"""Cameras as COLMAP, nerfstudio and NeRF tools leave them: sizes, units, lenses, orders, and missing images."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ def test_the_ends_of_footage_cannot_be_interpolated(tmp_path, footage, missing, 
 
 
 def test_names_that_do_not_tell_the_frame(tmp_path, footage):
-    with pytest.raises(CameraError, match="19 cameras, but the footage footage.mp4 has 20 frames"):
+    with pytest.raises(CameraError, match=r"19 cameras, but the footage footage\.mp4 has 20 frames"):
         read_source_camera(without(tmp_path, 4, name="frame_{:05d}_v2.png"), footage, gaps="interpolate")
 
 

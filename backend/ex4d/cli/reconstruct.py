@@ -79,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--source-camera",
         type=Path,
-        help="file of the moving source camera: .npz, NeRF's transforms.json, or a folder with COLMAP's model or project",
+        help="file of the moving source camera: .npz, NeRF's transforms.json, or a COLMAP model's or project's folder",
     )
     add_flags(parser, ReconstructionSettings, skip=(*lens, "name", "fps", "convention"))
     add_motion_mask_argument(parser)

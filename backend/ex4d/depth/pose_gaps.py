@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -58,7 +59,7 @@ def frames_of_images(names: Sequence[str], footage: FootageInfo) -> list[int] | 
 
 
 def _ascending(frames: list[int], count: int) -> list[int] | None:
-    rises = all(one < other for one, other in zip(frames, frames[1:], strict=False))
+    rises = all(one < other for one, other in pairwise(frames))
     return frames if rises and frames[0] >= 0 and frames[-1] < count else None
 
 

@@ -72,7 +72,7 @@ def _order(frames: Sequence[dict[str, Any]]) -> Sequence[int]:
     for name in _TIMES:
         times = [frame.get(name) for frame in frames]
         if all(isinstance(time, int | float) for time in times) and len(set(times)) == len(times) > 1:
-            return sorted(range(len(frames)), key=lambda index: times[index])  # noqa: B023 (used at once)
+            return sorted(range(len(frames)), key=times.__getitem__)
     return frame_order([str(frame.get("file_path", "")) for frame in frames])
 
 

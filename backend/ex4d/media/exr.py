@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import OpenEXR
 
-from ex4d.media.media_errors import MediaError, system_reason, unreadable
+from ex4d.media.media_errors import (
+    MediaError,
+    atomic_write,
+    system_reason,
+    translate_write_errors,
+    unreadable,
+)
 from ex4d.memory import require_memory
+from ex4d_core import __version__
 
 # Of each channel, in the file's own type at most, and once more while it is decoded.
 _BYTES_PER_VALUE = 8
@@ -53,6 +61,23 @@ def _require_room(path: Path) -> None:
             width, height, channels = right - left + 1, bottom - top + 1, len(part.header["channels"])
             what = f"{path}: an EXR of {width}x{height} pixels in {channels} channels"
             require_memory(_BYTES_PER_VALUE * channels * width * height, what)
+
+
+def write_exr_channels(path: str | os.PathLike[str], channels: Mapping[str, np.ndarray]) -> None:
+    """Write an EXR with these channels (H, W), float16, float32 or uint32, completely or not at all.
+
+    Raises:
+        MediaError: the file cannot be written.
+    """
+    path = Path(path)
+    header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage, "software": f"ex4d {__version__}"}
+    with atomic_write(path) as partial, translate_write_errors(path):
+        try:
+            OpenEXR.File(header, {name: np.ascontiguousarray(values) for name, values in channels.items()}).write(
+                str(partial)
+            )
+        except (RuntimeError, ValueError) as error:
+            raise OSError(f"OpenEXR cannot write it: {error}") from error
 
 
 def _check_readable(path: Path) -> None:

@@ -385,6 +385,7 @@ def build_scene(
                 middle_distance=middle,
                 depth_scale=depth.scale,
                 depth_mapping=depth.mapping,
+                distortion=distortion,
                 provenance={what: name_for_people(text) for what, text in origins.items()},
                 origin=FootageOrigin(
                     name_for_people(label), footage_sha256(footage.path), start_timecode(footage.path)

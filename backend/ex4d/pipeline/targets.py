@@ -5,13 +5,14 @@ asks for it (``--overwrite``, ``overwrite=True``); it is recognised by its conte
 
 - a take folder by its request.json, which also says which frames belong to it;
 - a scene folder by its manifest;
-- a movie by its metadata, an .npz by its arrays, a .ply by its comment.
+- a movie by its metadata, an .npz by its arrays, a .ply by its comment, an .exr by its attribute software.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -207,6 +208,9 @@ def is_ours(path: Path) -> bool:
     if ending == ".ply":
         with path.open("rb") as file:
             return b"\ncomment ex4d" in file.read(1024)
+    if ending == ".exr":
+        with path.open("rb") as file:  # the header's attributes: name, type, size, value
+            return re.search(rb"software\0string\0.{4}ex4d ", file.read(4096), re.DOTALL) is not None
     return False
 
 
