@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, report: Report) -> int:
-    from ex4d.pipeline.distort import DISTORT_STAGE, distort_movie, write_st_map
+    from ex4d.pipeline.distort import DISTORT_STAGE, distort_movie, lens_of_scene, write_st_map
     from ex4d.pipeline.targets import require_file
 
     scene = Scene.open(options.scene)
@@ -42,8 +42,9 @@ def run(options: argparse.Namespace, report: Report) -> int:
     if options.out.suffix.lower() != suffix:
         raise RequestError(f"invalid --out {options.out}: expected a file that ends in {suffix}")
     inputs = [*scene.paths(), *filter(None, [options.movie])]
+    lens = lens_of_scene(scene)
     require_file(options.out, inputs=inputs, overwrite=options.overwrite)
-    if options.st_map:
+    if options.movie is None:
         beyond = write_st_map(scene, options.out, *(options.size or (scene.manifest.width, scene.manifest.height)))
         report.add("map", options.out)
     else:
@@ -51,6 +52,6 @@ def run(options: argparse.Namespace, report: Report) -> int:
             how = {"nearest": options.nearest, "progress": lambda done, total: progress(DISTORT_STAGE, done, total)}
             beyond = distort_movie(scene, options.movie, options.out, **how)
         report.add("movie", options.out)
-    report.add("lens_distortion", scene.manifest.distortion.to_wire(), str(scene.manifest.distortion))
+    report.add("lens_distortion", lens.to_wire(), str(lens))
     report.add("beyond", beyond, f"{beyond:.1%} of the picture is beyond the take, and repeats its edge")
     return 0

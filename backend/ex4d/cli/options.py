@@ -288,16 +288,18 @@ def camera_from(
         return camera
     if text := framing_note(camera, options.size, options.framing):
         note(text)
-    return camera.framed(*options.size, options.framing)
+    width, height = options.size
+    return camera.framed(width, height, options.framing)
 
 
 def framing_note(camera: CameraPath, size: tuple[int, int], framing: Framing) -> str:
     """What an image of another shape shows of a camera's; "" for one of the same."""
-    across, down = camera.shown_shares(*size, framing)
+    width, height = size
+    across, down = camera.shown_shares(width, height, framing)
     side, share = ("width", across) if abs(across - 1) > abs(down - 1) else ("height", down)
     if abs(share - 1) < _HARDLY_ANYTHING:
         return ""
-    shapes = f"--size {size[0]}x{size[1]} has another shape than the camera's {camera.width}x{camera.height}"
+    shapes = f"--size {width}x{height} has another shape than the camera's {camera.width}x{camera.height}"
     if framing == "crop":
         return f"{shapes}: cropped to {share:.0%} of the {side}; --framing extend shows all of it, and more"
     return f"{shapes}: extended to {share:.0%} of the {side}, beyond the footage; --framing crop stays within it"

@@ -70,8 +70,8 @@ def read_transforms(path: Path, footage: FootageInfo) -> tuple[list[SolvedImage]
 
 def _order(frames: Sequence[dict[str, Any]]) -> Sequence[int]:
     for name in _TIMES:
-        times = [frame.get(name) for frame in frames]
-        if all(isinstance(time, int | float) for time in times) and len(set(times)) == len(times) > 1:
+        times = [float(time) for frame in frames if isinstance(time := frame.get(name), int | float)]
+        if len(set(times)) == len(frames) > 1:
             return sorted(range(len(frames)), key=times.__getitem__)
     return frame_order([str(frame.get("file_path", "")) for frame in frames])
 
