@@ -335,7 +335,9 @@ class _Move:
             zoom = factor**time  # equal ratios per frame look like an even zoom
         elif self.preset in ("dolly_in", "dolly_zoom"):
             if self.amount >= 1:
-                raise RequestError(f"amount {self.amount:g} of {self.preset} ends behind the pivot: expected less than 1")
+                raise RequestError(
+                    f"amount {self.amount:g} of {self.preset} ends behind the pivot: expected less than 1"
+                )
             eye = step[:, None] * self.pivot
             if self.preset == "dolly_zoom":
                 eye[:, :2], zoom = 0.0, 1 - step  # straight ahead: the zoom keeps the pivot in its place
