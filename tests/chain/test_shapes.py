@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import json
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+import OpenEXR
 import pytest
 
 from ex4d.cli.main import main
@@ -88,4 +89,23 @@ def test_a_take_of_anamorphic_footage_is_shown_as_the_footage_is(tmp_path):
         width, height = sides(views["color"][0])
     assert width / height == pytest.approx(80 * 64 / 45 / 36, abs=0.15), "pixels are square, and all is shown"
     assert probe(tmp_path / "take" / "take.mp4").pixel_aspect == pytest.approx(64 / 45, abs=0.01)
-    assert json.loads((tmp_path / "take" / "request.json").read_text())
+
+
+@pytest.mark.parametrize("name", ["pasp.mov", "dar.mkv", "plate.exr"])
+def test_other_files_say_that_pixels_are_not_square(tmp_path, name):
+    path = tmp_path / name
+    if name.endswith(".exr"):
+        header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage, "pixelAspectRatio": 2.0}
+        with OpenEXR.File(header, {"RGB": np.zeros((32, 48, 3), np.float32)}) as file:
+            file.write(str(path))
+        info = probe(tmp_path)
+    else:
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("mpeg4", rate=24)
+            stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+            stream.codec_context.sample_aspect_ratio = Fraction(2)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((32, 48, 3), np.uint8))))
+            container.mux(stream.encode())
+        info = probe(path)
+    assert (info.width, info.height, info.pixel_aspect) == (48, 32, 2)
+    assert any("not square (2" in text for text in info.notes)

@@ -63,6 +63,18 @@ def _require_room(path: Path) -> None:
             require_memory(_BYTES_PER_VALUE * channels * width * height, what)
 
 
+def exr_pixel_aspect(path: Path) -> float:
+    """Width of a pixel by its height, of the first part; 1 where the file says none.
+
+    Raises:
+        MediaError: not an EXR.
+    """
+    _check_readable(path)
+    with OpenEXR.File(str(path), separate_channels=True, header_only=True) as file:
+        aspect = float(file.parts[0].header.get("pixelAspectRatio", 1.0))
+    return aspect if 0 < aspect < float("inf") else 1.0
+
+
 def write_exr_channels(path: str | os.PathLike[str], channels: Mapping[str, np.ndarray]) -> None:
     """Write an EXR with these channels (H, W), float16, float32 or uint32, completely or not at all.
 
