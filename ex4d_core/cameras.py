@@ -131,7 +131,8 @@ class CameraPath:
         An image of the same shape has the same pixels' shape; one of another has square pixels, about the same middle.
 
         Args:
-            width, height: of the image.
+            width: of the image.
+            height: of the image.
             framing: "crop" fills it, and leaves out what is at two sides; "extend" shows all, and more at two sides.
         """
         if self.has_shape(width, height):
