@@ -11,6 +11,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -26,6 +27,10 @@ ORTHONORMAL_TOLERANCE = 1e-4
 # Of a frame; it keeps one request from taking a backend down. Raise it together with the memory tests.
 MAX_SIDE = 8192
 _MAX_FILE_BYTES = 64 * 1024 * 1024
+
+
+# What an image of another shape shows of a camera's: see `CameraPath.framed`.
+Framing = Literal["crop", "extend"]
 
 
 class CameraError(Ex4dError, ValueError):
@@ -115,6 +120,45 @@ class CameraPath:
         """The same cameras seen through an image of another size (another aspect ratio stretches the image)."""
         scale = np.diag([width / self.width, height / self.height, 1.0])
         return replace(self, intrinsics=scale @ self.intrinsics, width=width, height=height)
+
+    def has_shape(self, width: int, height: int) -> bool:
+        """Whether an image of this size has the same sides' ratio, but for rounding to whole pixels."""
+        return abs(width * self.height / self.width - height) < 1 or abs(height * self.width / self.height - width) < 1
+
+    def framed(self, width: int, height: int, framing: Framing = "crop") -> CameraPath:
+        """The same cameras seen through an image of another size, which never stretches what they show.
+
+        An image of the same shape has the same pixels' shape; one of another has square pixels, about the same middle.
+
+        Args:
+            width: of the image.
+            height: of the image.
+            framing: "crop" fills it, and leaves out what is at two sides; "extend" shows all, and more at two sides.
+        """
+        if self.has_shape(width, height):
+            return self.resized(width, height)
+        scale = self._scale_to(width, height, framing)
+        across, down = scale * self.pixel_aspect, scale
+        placed = np.array(
+            [
+                [across, 0, (width - across * self.width) / 2],
+                [0, down, (height - down * self.height) / 2],
+                [0, 0, 1],
+            ]
+        )
+        return replace(self, intrinsics=placed @ self.intrinsics, width=width, height=height)
+
+    def shown_shares(self, width: int, height: int, framing: Framing = "crop") -> tuple[float, float]:
+        """What `framed` shows of the image's width and height; more than 1 is beyond its border."""
+        if self.has_shape(width, height):
+            return 1.0, 1.0
+        scale = self._scale_to(width, height, framing)
+        return width / (scale * self.pixel_aspect * self.width), height / (scale * self.height)
+
+    def _scale_to(self, width: int, height: int, framing: Framing) -> float:
+        """Pixels of a framed image for each of this one's rows."""
+        sides = width / (self.width * self.pixel_aspect), height / self.height
+        return max(sides) if framing == "crop" else min(sides)
 
     def with_centred_principal_point(self) -> CameraPath:
         """The same cameras with the principal point in the image's centre."""

@@ -34,6 +34,7 @@ KIND = "reconstruction"
 
 CameraMotion = Literal["auto", "still", "solve"]
 BitDepth = Literal["8", "auto", "16"]
+CameraGaps = Literal["refuse", "interpolate"]
 MAX_SPACE = 100  # characters of a colour space's name
 
 _FrameRatePart = Annotated[int, Range(1, 2**31 - 1)]
@@ -74,7 +75,7 @@ class ReconstructionSettings(Settings):
         depth: where depth comes from.
         fps: frame rate of an image sequence, as a fraction; a video has its own.
         fov_degrees: horizontal field of view.
-        focal_mm: focal length on a sensor ``sensor_mm`` wide.
+        focal_mm: focal length on a sensor whose longer side is ``sensor_mm``, as Blender's sensor fit *Auto* has it.
         focal_px: focal length in pixels of the footage.
         convention: how the DW-Mesh for display is built; "reference" also takes EX-4D's focal length where neither
             the settings nor a camera file give one.
@@ -82,6 +83,8 @@ class ReconstructionSettings(Settings):
         camera_motion: what moves the source camera where no file gives its poses: "auto" takes those that the depth
             comes with, "still" takes none, "solve" finds them in the footage. Older sides understand "auto", since it
             is not sent.
+        camera_gaps: what happens to frames that the camera's file has no camera for: they are refused by name, or
+            interpolated between their neighbours. Older sides understand "refuse", since it is not sent.
         distortion: of the footage's lens, which is undone; the lens and the camera are those of the undistorted image,
             depth has the pixels of the footage as it is. None for footage without, which older sides understand, too.
         bit_depth: of the colours that the scene keeps: "8", "16" for half floats beside them, "auto" for these where
@@ -108,9 +111,9 @@ class ReconstructionSettings(Settings):
         float | None, Range(above=0, below=180), Option("horizontal field of view", metavar="DEGREES", flag="--fov")
     ] = None
     focal_mm: Annotated[
-        float | None, Range(above=0), Option("focal length in millimetres, on a sensor --sensor-mm wide", metavar="MM")
+        float | None, Range(above=0), Option("focal length in millimetres, on a sensor of --sensor-mm", metavar="MM")
     ] = None
-    sensor_mm: Annotated[float, Range(above=0), Option("width of the sensor in millimetres", metavar="MM")] = 36.0
+    sensor_mm: Annotated[float, Range(above=0), Option("longer side of the sensor in millimetres", metavar="MM")] = 36.0
     focal_px: Annotated[
         float | None, Range(above=0), Option("focal length in pixels of the footage", metavar="PIXELS")
     ] = None
@@ -127,6 +130,10 @@ class ReconstructionSettings(Settings):
             "them in the footage, with pycolmap"
         ),
     ] = "auto"
+    camera_gaps: Annotated[
+        CameraGaps,
+        Option("frames that --source-camera has no camera for: refuse names them, interpolate fills them in"),
+    ] = "refuse"
     distortion: LensDistortion | None = None
     bit_depth: Annotated[
         BitDepth,
@@ -166,9 +173,16 @@ class ReconstructionSettings(Settings):
         values["depth"] = self.depth.to_wire()
         if self.distortion is None:
             del values["distortion"]
+        else:
+            values["distortion"] = self.distortion.to_wire()
         if self.camera_motion == "auto":
             del values["camera_motion"]
-        for name, default in (("bit_depth", "8"), ("input_space", ""), ("working_space", "")):
+        for name, default in (
+            ("bit_depth", "8"),
+            ("input_space", ""),
+            ("working_space", ""),
+            ("camera_gaps", "refuse"),
+        ):
             if values[name] == default:
                 del values[name]
         return values

@@ -12,10 +12,11 @@ from typing import Any
 from ex4d_core import __version__
 from ex4d_core.depth_mapping import DepthMapping, mapping_of_range
 from ex4d_core.errors import Ex4dError, RequestError
+from ex4d_core.lens_distortion import LensDistortion
 
 FORMAT = "ex4d-scene"
 VERSION = 5
-_VERSION_WITHOUT_DEEP_COLOR, _VERSION_WITHOUT_MASK = 4, 3
+_VERSION_WITH_MASK, _OLDEST_VERSION = 4, 3
 MANIFEST = "manifest.json"
 
 # Names of a package's parts (keys of `SceneManifest.files`) and the files they are kept in.
@@ -84,6 +85,7 @@ class SceneManifest:
         color_space: of the deep colours, by its name in an OpenColorIO configuration; "" in scenes of 8 bits.
         middle_distance: median depth of what stands out in the middle third of frame 0, scene units, which our moves
             turn around; None in scenes of before it, whose moves keep `subject_distance`.
+        distortion: of the footage's lens, which is undone in the scene's pictures and depth; None for footage without.
     """
 
     name: str
@@ -107,6 +109,7 @@ class SceneManifest:
 
     middle_distance: float | None = None
     color_space: str = ""
+    distortion: LensDistortion | None = None
 
     @property
     def is_deep(self) -> bool:
@@ -126,10 +129,10 @@ class SceneManifest:
     @property
     def version(self) -> int:
         """The oldest version whose readers understand this manifest."""
-        if self.is_deep:
+        if self.is_deep or self.distortion is not None:
             return VERSION
         has_mask = self.files.keys() & set(OPTIONAL_RENDER_FILES)
-        return _VERSION_WITHOUT_DEEP_COLOR if has_mask else _VERSION_WITHOUT_MASK
+        return _VERSION_WITH_MASK if has_mask else _OLDEST_VERSION
 
     def to_json(self) -> bytes:
         """Canonical bytes, whose SHA-256 names the scene."""
@@ -139,6 +142,8 @@ class SceneManifest:
             del fields["depth_mapping"]
         if not self.is_deep:
             del fields["color_space"]
+        if self.distortion is None:
+            del fields["distortion"]
         document = {"format": FORMAT, "version": self.version, **fields}
         return json.dumps(document, indent=1, sort_keys=True).encode()
 
@@ -165,6 +170,8 @@ class SceneManifest:
             document["origin"] = FootageOrigin(**document["origin"])
             if (mapping := document.get("depth_mapping")) is not None:
                 document["depth_mapping"] = DepthMapping.from_wire(mapping)
+            if (distortion := document.get("distortion")) is not None:
+                document["distortion"] = LensDistortion.from_wire(distortion)
             manifest = SceneManifest(**document)
         except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, RequestError) as error:
             raise SceneError(f"the scene manifest is damaged: {error!r}; reconstruct the scene again") from error
@@ -211,8 +218,11 @@ def _without_mask(document: dict[str, Any]) -> None:
     """Version 4 may have a mask of what moves; a scene without one is still written as version 3."""
 
 
-def _without_deep_color(document: dict[str, Any]) -> None:
-    """Version 5 has colours as half floats; a scene without them is still written as an older one."""
+def _without_deep_color_and_distortion(document: dict[str, Any]) -> None:
+    """Version 5 has colours as half floats, or names the lens distortion that is undone, or both.
+
+    A scene with neither is still written as an older one.
+    """
 
 
 # What brings a manifest of each older version to the next one. The bytes on disk stay as they are: their SHA-256 names
@@ -221,7 +231,7 @@ _MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], None]] = {
     1: _name_the_footage,
     2: _keep_the_subject,
     3: _without_mask,
-    4: _without_deep_color,
+    4: _without_deep_color_and_distortion,
 }
 
 

@@ -49,6 +49,8 @@ LAYOUT_SUFFIXES: dict[str, tuple[str, ...]] = {
     "video": VIDEO_SUFFIXES,
 }
 SINGLE_FILE_LAYOUTS = ("array", "video")
+# Where COLMAP's programs, and those around it, put models in a project's folder.
+_COLMAP_FOLDERS = (".", "sparse", "colmap", "colmap/sparse", "dense/sparse", "distorted/sparse")
 
 
 @dataclass(frozen=True)
@@ -276,3 +278,31 @@ def files_from_wire(values: object) -> tuple[SourceFile, ...]:
         SourceFile(hashes[32 * k : 32 * k + 32].hex(), size, label)
         for k, (size, label) in enumerate(zip(np.frombuffer(sizes, "<u8").tolist(), names, strict=True))
     )
+
+
+def colmap_folder(chosen: Path) -> Path:
+    """The folder of a COLMAP model: `chosen`, or the one in a project's folder that has the most images.
+
+    Args:
+        chosen: a folder, or a file of a model, which is its own answer.
+
+    Returns:
+        `chosen` itself where no model is found.
+    """
+    if not chosen.is_dir():
+        return chosen
+    for place in _COLMAP_FOLDERS:
+        models = [folder for folder in (chosen / place, *sorted((chosen / place).glob("[0-9]*"))) if _is_model(folder)]
+        if models:
+            return max(models, key=_size_of_images)
+    return chosen
+
+
+def _is_model(folder: Path) -> bool:
+    return any(all((folder / name).is_file() for name in names) for names in COLMAP_MODELS)
+
+
+def _size_of_images(folder: Path) -> int:
+    """Bytes: of models of one clip, the largest file has the most images."""
+    file = folder / "images.bin"
+    return (file if file.is_file() else folder / "images.txt").stat().st_size

@@ -335,13 +335,15 @@ class _Move:
             zoom = factor**time  # equal ratios per frame look like an even zoom
         elif self.preset in ("dolly_in", "dolly_zoom"):
             if self.amount >= 1:
-                raise RequestError(f"{self.preset} by {self.amount:g} of the distance ends behind the subject; use < 1")
+                raise RequestError(
+                    f"amount {self.amount:g} of {self.preset} ends behind the pivot: expected less than 1"
+                )
             eye = step[:, None] * self.pivot
             if self.preset == "dolly_zoom":
                 eye[:, :2], zoom = 0.0, 1 - step  # straight ahead: the zoom keeps the pivot in its place
         elif self.preset == "dolly_out":
             if self.amount <= -1:
-                raise RequestError(f"dolly_out by {self.amount:g} ends behind the subject; use > -1")
+                raise RequestError(f"amount {self.amount:g} of dolly_out ends behind the pivot: expected more than -1")
             eye = -step[:, None] * self.pivot
         elif self.preset == "truck":
             eye[:, 0] = step * self._distance

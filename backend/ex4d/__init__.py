@@ -146,7 +146,8 @@ def render(
 
     Args:
         camera: a move, or a path in the scene's world (OpenCV axes), one camera for each new frame.
-        size: (width, height) of the new frames; None for the footage's.
+        size: (width, height) of the new frames, cropped where their shape is another (`CameraPath.framed`); None for
+            the footage's.
         first_frame: footage frame that the first new frame shows; the others show the ones after it.
         source_frames: the footage frame that each new frame shows, in any order and repeated at will, as numbers or
             as text: "0-24,24*25" plays 25 frames and holds the last one for 25 more.
@@ -249,4 +250,4 @@ def _path_in(
         raise RequestError(f"frames must be left out or {len(camera)}, the length of the camera path, not {frames}")
     else:
         path = camera
-    return path if size is None else path.resized(*size)
+    return path if size is None else path.framed(*size)

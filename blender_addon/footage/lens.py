@@ -76,7 +76,8 @@ class EX4D_OT_set_lens(NeedsScene, Operator):
         camera = link_of(chosen_scene_object(context)).source_camera
         if camera is not None and isinstance(camera.data, bpy.types.Camera):
             self.fov = camera.data.angle_x
-            self.focal_mm, self.sensor_mm = camera.data.lens, camera.data.sensor_width
+            # Imported cameras fit their sensor to the width; the settings mean the longer side.
+            self.focal_mm, self.sensor_mm = camera.data.lens, max(camera.data.sensor_width, camera.data.sensor_height)
         return context.window_manager.invoke_props_dialog(self, confirm_text=self.bl_label)
 
     def draw(self, context: Context) -> None:

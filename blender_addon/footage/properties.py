@@ -23,7 +23,7 @@ FULL_FRAME_MM = 36.0
 # On full frame it has the 50 degrees that a backend assumes.
 DEFAULT_FOCAL_MM = 38.6
 FOCAL_DESCRIPTION = "Focal length of the lens in millimeters"
-SENSOR_DESCRIPTION = "Width of the camera's sensor in millimeters; 36 for full-frame equivalent focal lengths"
+SENSOR_DESCRIPTION = "Longer side of the camera's sensor in millimeters; 36 for full-frame equivalent focal lengths"
 
 
 def _follow_footage(settings: bpy.types.PropertyGroup, _: bpy.types.Context) -> None:

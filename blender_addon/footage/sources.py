@@ -20,6 +20,7 @@ from ex4d_core.sources import (
     DepthLayout,
     DepthSettings,
     MistPass,
+    colmap_folder,
 )
 
 from ..connection.preferences import chosen_licence
@@ -226,7 +227,7 @@ def _camera_files(chosen: Path) -> tuple[Path, ...]:
         return (chosen,)
     if chosen.is_dir() and (chosen / "transforms.json").is_file():
         return (chosen / "transforms.json",)
-    folder = chosen if chosen.is_dir() else chosen.parent
+    folder = colmap_folder(chosen) if chosen.is_dir() else chosen.parent
     for names in COLMAP_MODELS:
         files = tuple(folder / name for name in names)
         if (chosen.is_dir() or chosen in files) and all(file.is_file() for file in files):

@@ -264,7 +264,9 @@ def test_each_file_of_a_colmap_model_or_its_folder_means_all(saved, clip, tmp_pa
     files[2].unlink()
     settings.camera = str(model)
     assert plan_of(settings, bpy.context.scene).camera_files == files[:2], "points are optional"
-    for wrong in (model / "points3D.txt", tmp_path / "nowhere.npz", tmp_path):
+    settings.camera = str(tmp_path)
+    assert plan_of(settings, bpy.context.scene).camera_files == files[:2], "of a project's folder its model"
+    for wrong in (model / "points3D.txt", tmp_path / "nowhere.npz", tmp_path.parent):
         settings.camera = str(wrong)
         with pytest.raises(FootageError, match=r"choose an \.npz"):
             plan_of(settings, bpy.context.scene)

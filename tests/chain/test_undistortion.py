@@ -1,20 +1,24 @@
-"""Footage from a lens with distortion becomes what a pinhole camera would have filmed; depth and colour agree."""
+"""Footage from a lens with distortion becomes what a pinhole camera would have filmed, and takes go the way back."""
 
 from __future__ import annotations
 
+import json
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ex4d.media import VideoWriter
+from ex4d.cli.main import main
+from ex4d.media import Distorter, VideoWriter, read_exr_channels, read_frames
 from ex4d.pipeline.reconstruct import reconstruct
 from ex4d.pipeline.source_paths import SourcePaths
 from ex4d_core.cameras import CameraPath, intrinsics_matrix
 from ex4d_core.errors import RequestError
 from ex4d_core.lens_distortion import LensDistortion
 from ex4d_core.reconstruction import ReconstructionRequest, ReconstructionSettings, request_from_wire
+from ex4d_core.scene import Scene
+from ex4d_core.scene_manifest import SceneError, SceneManifest
 from ex4d_core.sources import DepthSettings, MistPass, SourceFile
 
 FRAMES, WIDTH, HEIGHT, FOCAL, K1, K2 = 3, 96, 64, 80.0, -0.2, 0.05
@@ -104,3 +108,65 @@ def test_what_does_not_go_with_distortion_is_refused(clip, tmp_path):
     square = LensDistortion("polynomial", (K1, K2, 0.0), FOCAL, CENTRE, HEIGHT, HEIGHT)
     with pytest.raises(RequestError, match="aspect ratio"):
         reconstruct(SourcePaths(clip / "clip.mp4", clip / "depth.npz"), settings(square), tmp_path / "scene")
+
+
+@pytest.fixture(scope="module")
+def scene(clip, tmp_path_factory) -> Scene:
+    sources = SourcePaths(clip / "clip.mp4", clip / "depth.npz", clip / "camera.npz")
+    return reconstruct(sources, settings(LENS), tmp_path_factory.mktemp("lens") / "scene", device="cpu")
+
+
+def test_a_scene_records_its_lens_and_older_programs_notice(scene, clip, tmp_path):
+    document = json.loads(scene.manifest_bytes)
+    assert document["version"] == 5 and SceneManifest.from_json(scene.manifest_bytes).distortion == LENS
+    plain = reconstruct(
+        SourcePaths(clip / "clip.mp4", clip / "depth.npz"), settings(None), tmp_path / "plain", device="cpu"
+    )
+    assert json.loads(plain.manifest_bytes)["version"] == 3 and "distortion" not in json.loads(plain.manifest_bytes)
+    with pytest.raises(SceneError, match="damaged"):
+        SceneManifest.from_json(json.dumps({**document, "distortion": {"model": "straight"}}).encode())
+
+
+def test_a_movie_of_the_scene_is_distorted_back_to_the_footage(scene, clip, tmp_path, capsys):
+    folder, out = scene.path("footage").parent, tmp_path / "back.mp4"
+    assert main(["distort", str(folder), str(folder / "footage.mp4"), "-o", str(out)]) == 0
+    told = capsys.readouterr().out
+    assert "beyond" in told and "polynomial" in told
+    beyond = Distorter(LENS, WIDTH, HEIGHT).beyond
+    assert 0.005 < beyond.mean() < 0.3
+    lens = Distorter(LENS, WIDTH, HEIGHT)
+    movies = (clip / "clip.mp4", folder / "footage.mp4", out)
+    for footage, straight, movie, color in zip(*map(read_frames, movies), scene.color(), strict=True):
+        back = lens.color(np.array(color))
+        off, without = (np.abs(one.astype(int) - footage)[~beyond].mean() for one in (back, color))
+        assert off < 0.5 * without, "without the codec's own loss"
+        assert np.abs(movie.astype(int) - lens.color(straight)).mean() < 3
+    assert main(["distort", str(folder), str(folder / "footage.mp4"), "-o", str(out)]) == 1, "it exists"
+
+
+def test_a_map_for_compositors_says_where_in_the_take_each_pixel_is(scene, tmp_path):
+    folder, out = str(scene.path("footage").parent), tmp_path / "map.exr"
+    for _ in range(2):
+        assert main(["distort", folder, "--st-map", "--size", "192x128", "-o", str(out), "--overwrite"]) == 0
+    st = read_exr_channels(out)
+    assert st["R"].shape == (128, 192) and st["R"].dtype == np.float32
+    # A pixel of the distorted picture, its ray, and where the scene's camera sees that.
+    x, y = 150, 20
+    ray = ideal_rays(np.array([(x + 0.5) / 2, (y + 0.5) / 2]))
+    seen = (scene.source_camera().intrinsics[0] @ ray)[:2]
+    assert np.allclose((st["R"][y, x] * WIDTH, (1 - st["G"][y, x]) * HEIGHT), seen, atol=1e-2)
+
+
+def test_what_cannot_be_distorted_is_refused(scene, clip, tmp_path, capsys):
+    folder = str(scene.path("footage").parent)
+    square = tmp_path / "square.mp4"
+    with VideoWriter(square, 64, 64, 24) as movie:
+        movie.write(np.zeros((64, 64, 3), np.uint8))
+    for words in ([str(square), "-o", "back.mp4"], ["-o", "back.mp4"], [str(square), "-o", "back.mov"]):
+        assert main(["distort", folder, *words[:-1], str(tmp_path / words[-1])]) == 1
+    plain = reconstruct(
+        SourcePaths(clip / "clip.mp4", clip / "depth.npz"), settings(None), tmp_path / "plain", device="cpu"
+    )
+    capsys.readouterr()
+    words = ["distort", str(plain.path("footage").parent), "--st-map", "-o", str(tmp_path / "map.exr")]
+    assert main(words) == 1 and "no lens distortion" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import pytest
 
 from ex4d.cli import generate, reconstruct, render
 from ex4d.cli.main import _verb_parser, main
+from ex4d.cli.parsing import under_flags
 from ex4d_core.licences import DEFAULT_LICENCE, effective_licence
 from ex4d_core.render_settings import RenderSettings
 from ex4d_core.sources import DepthSettings
@@ -21,6 +22,11 @@ CAMERA = ["--camera", "move.npz"]
         (["jobs", "--prune", "3", "--backend", "tcp://a:1"], "--backend has no effect with --prune"),
         (["serve", "--create-keys", "--device", "cpu", "--models", "m"], "--device and --models have no effect"),
         (["reconstruct", "c.mp4", "--camera-scale", "2"], "--camera-scale has no effect without --source-camera"),
+        (
+            ["reconstruct", "c.mp4", "--camera-gaps", "interpolate"],
+            "--camera-gaps has no effect without --source-camera",
+        ),
+        (["render", "SCENE", "--framing", "extend"], "--framing has no effect without --size"),
         (["reconstruct", "c.mp4", "--depth", "d", "--mist-falloff", "linear"], "--mist-falloff has no effect without"),
         (["reconstruct", "c.mp4", "--depth-scale", "2"], "--depth-scale has no effect without --depth"),
         (["reconstruct", "c.mp4", "--inverse-depth", "--mist", "1", "2"], "--inverse-depth and --mist have no effect"),
@@ -57,3 +63,24 @@ def test_every_verb_leaves_the_licence_to_the_machine_and_that_to_one_default(ve
     assert _verb_parser("verb", verb).get_default("licence") is None
     assert RenderSettings().licence is DepthSettings("array").licence is None
     assert effective_licence(None, None) == DEFAULT_LICENCE == "commercial"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--first-frame", "99"], "--first-frame must be from 0 to"),
+        (["--source-frames", "0-99"], "--source-frames has footage frame"),
+        (["--preset", "dolly_in", "--amount", "2"], "amount 2 of dolly_in ends behind the pivot"),
+    ],
+)
+def test_errors_name_the_flags_that_were_given(small_scene, tmp_path, capsys, words, told):
+    assert main(["render", str(small_scene.folder), *words, "-o", str(tmp_path / "views")]) == 1
+    assert told in capsys.readouterr().err
+
+
+def test_names_in_paths_and_values_are_no_flags():
+    parser = _verb_parser("reconstruct", reconstruct)
+    given = "the focal length is given more than once (fov_degrees=50, focal_mm=35)"
+    assert under_flags(given, parser) == "the focal length is given more than once (--fov 50, --focal-mm 35)"
+    for text in ("/shots/focal_mm/a.mp4", "focal_mm.npz", "my_focal_mm", "focal_mm_2", "a-focal_mm"):
+        assert under_flags(text, parser) == text

@@ -28,6 +28,28 @@ def some_cameras(frames: int = 5) -> np.ndarray:
     return look_at(np.hstack([time, -0.5 * time, 0.2 * time]), np.array([0.0, 0.0, 4.0]))
 
 
+@pytest.mark.parametrize("size", [(192, 320), (832, 480), (200, 200)])
+@pytest.mark.parametrize("pixel_aspect", [1.0, 64 / 45])
+@pytest.mark.parametrize("framing", ["crop", "extend"])
+def test_an_image_of_another_shape_has_square_pixels(size, pixel_aspect, framing):
+    camera = CameraPath(some_cameras(), intrinsics_matrix(500, 500 * pixel_aspect, 170, 90), 320, 192)
+    framed = camera.framed(*size, framing)
+    assert framed.size == size and framed.pixel_aspect == pytest.approx(1)
+    corners = np.array([[0, size[0], size[0] / 2], [0, size[1], size[1] / 2], [1, 1, 1]])
+    left, right, middle = (camera.intrinsics[0] @ np.linalg.inv(framed.intrinsics[0]) @ corners)[:2].T
+    assert np.allclose(middle, (160, 96))
+    shares = (right - left) / (320, 192)
+    assert np.allclose(shares, camera.shown_shares(*size, framing))
+    assert (shares.max() if framing == "crop" else shares.min()) == pytest.approx(1), "no larger than needed"
+
+
+def test_an_image_of_the_same_shape_keeps_its_pixels():
+    camera = CameraPath(some_cameras(), intrinsics_matrix(500, 700, 170, 90), 320, 192)
+    for size in ((640, 384), (107, 64)):
+        assert np.allclose(camera.framed(*size).intrinsics, camera.resized(*size).intrinsics)
+        assert camera.shown_shares(*size) == (1, 1)
+
+
 def test_a_camera_looks_at_its_target_with_x_right_and_y_down():
     eye, target = np.array([[1.0, -1.0, 0.5]]), np.array([0.0, 0.0, 3.0])
     world_to_camera = look_at(eye, target)[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -13,6 +15,7 @@ MILD = {
     "division": (-0.1, 0.02),
     "nuke": (-0.05, 0.01),
     "brown": (-0.1, 0.02, 0.0, 0.0, 0.01, -0.006),
+    "fisheye": (0.02, -0.01, 0.0, 0.0),
 }
 
 
@@ -39,6 +42,23 @@ def test_the_zoomed_camera_sees_each_point_where_its_pixel_came_from(model):
     came_from = one.footage_pixels()[y, x]
     filmed = one.distorted((ideal @ point)[:2])
     assert np.abs(came_from - filmed).max() < 1.5  # a pixel of rounding
+
+
+@pytest.mark.parametrize("model", COEFFICIENTS)
+@pytest.mark.parametrize("focal_y", [None, 260.0])
+def test_undistorted_undoes_distorted(model, focal_y):
+    one = replace(lens(model), focal_y=focal_y)
+    pixels = np.stack(np.meshgrid(np.linspace(0, 192, 7), np.linspace(0, 96, 5)), axis=-1)
+    np.testing.assert_allclose(one.distorted(one.undistorted(pixels)), pixels, atol=1e-6)
+
+
+def test_a_focal_length_of_its_own_down_the_image_stretches_the_lens():
+    stretched = LensDistortion("brown", MILD["brown"], 200.0, (101.0, 47.0), 192, 96, 400.0)
+    square = LensDistortion("brown", MILD["brown"], 200.0, (101.0, 23.5), 192, 48)
+    found, expected = stretched.distorted([30.0, 80.0]), square.distorted([30.0, 40.0])
+    np.testing.assert_allclose(found, expected * (1, 2))
+    assert stretched.resized(96, 48).focal_y == 200
+    assert "focal_y" not in square.to_wire() and LensDistortion.from_wire(stretched.to_wire()) == stretched
 
 
 def test_it_is_the_same_lens_in_a_proxy_of_the_footage():

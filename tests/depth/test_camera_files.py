@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ex4d.depth import camera_files, read_source_camera, read_source_points
+from ex4d.depth import read_source_camera, read_source_points, transforms_json
 from ex4d.media import FootageInfo
 from ex4d_core.cameras import CameraError, CameraPath, intrinsics_matrix, invert_rigid, look_at
 
@@ -59,6 +59,10 @@ def write_binary_colmap(
     return folder
 
 
+def camera_of(path: Path, footage: FootageInfo, scale: float = 1.0) -> CameraPath:
+    return read_source_camera(path, footage, scale).path
+
+
 # A point near the camera's axis in all frames, and one that a model lists and no image sees.
 POINT, UNSEEN = (0.6, 1.2, 8.0), (1.0, 1.0, 1.0)
 
@@ -97,28 +101,28 @@ def write_nerf(folder: Path, **changes) -> Path:
 
 @pytest.mark.parametrize("points", ["", "10.5 20.5 -1 30 40 7"])
 def test_colmap(tmp_path, points):
-    camera = read_source_camera(write_colmap(tmp_path, points=points), FOOTAGE)
+    camera = camera_of(write_colmap(tmp_path, points=points), FOOTAGE)
     assert np.allclose(camera.world_to_camera, RELATIVE, atol=1e-9)
     assert np.array_equal(camera.world_to_camera[0], np.eye(4))
     assert np.allclose(camera.intrinsics, intrinsics_matrix(50, 51, 32, 24))
-    assert np.allclose(read_source_camera(tmp_path / "images.txt", FOOTAGE).world_to_camera, RELATIVE)
+    assert np.allclose(camera_of(tmp_path / "images.txt", FOOTAGE).world_to_camera, RELATIVE)
 
 
 @pytest.mark.parametrize("points", [0, 3])
 def test_colmap_in_binary(tmp_path, points):
-    camera = read_source_camera(write_binary_colmap(tmp_path, points=points), FOOTAGE)
+    camera = camera_of(write_binary_colmap(tmp_path, points=points), FOOTAGE)
     assert np.allclose(camera.world_to_camera, RELATIVE, atol=1e-12)
     assert np.allclose(camera.intrinsics, intrinsics_matrix(50, 51, 32, 24))
     assert (camera.width, camera.height) == (WIDTH, HEIGHT)
-    named = read_source_camera(tmp_path / "images.bin", FOOTAGE)
+    named = camera_of(tmp_path / "images.bin", FOOTAGE)
     assert np.array_equal(named.world_to_camera, camera.world_to_camera)
 
 
 def test_binary_comes_before_text_unless_the_text_is_named(tmp_path):
     write_binary_colmap(tmp_path)
     write_colmap(tmp_path, f"1 PINHOLE {WIDTH} {HEIGHT} 60 60 32 24")
-    assert read_source_camera(tmp_path, FOOTAGE).intrinsics[0, 0, 0] == 50
-    assert read_source_camera(tmp_path / "images.txt", FOOTAGE).intrinsics[0, 0, 0] == 60
+    assert camera_of(tmp_path, FOOTAGE).intrinsics[0, 0, 0] == 50
+    assert camera_of(tmp_path / "images.txt", FOOTAGE).intrinsics[0, 0, 0] == 60
 
 
 @pytest.mark.parametrize(
@@ -132,34 +136,34 @@ def test_binary_comes_before_text_unless_the_text_is_named(tmp_path):
     ],
 )
 def test_every_pinhole_of_colmaps(tmp_path, model, lens, focal):
-    camera = read_source_camera(write_binary_colmap(tmp_path, model, lens), FOOTAGE)
+    camera = camera_of(write_binary_colmap(tmp_path, model, lens), FOOTAGE)
     assert np.allclose(camera.intrinsics, intrinsics_matrix(*focal, 32, 24))
 
 
 def test_damaged_binary_models(tmp_path):
-    write_binary_colmap(tmp_path, model=5, lens=(50, 50, 32, 24, 0.1, 0, 0, 0))
-    with pytest.raises(CameraError, match="OPENCV_FISHEYE"):
-        read_source_camera(tmp_path, FOOTAGE)
-    write_binary_colmap(tmp_path, model=2, lens=(50, 32, 24, 0.2))
-    with pytest.raises(CameraError, match=r"camera 7 .*\[0.2\]"):
-        read_source_camera(tmp_path, FOOTAGE)
+    write_binary_colmap(tmp_path, model=10, lens=(50, 50, 32, 24, 0.1, 0, 0, 0, 0, 0, 0, 0))
+    with pytest.raises(CameraError, match="THIN_PRISM_FISHEYE"):
+        camera_of(tmp_path, FOOTAGE)
+    write_binary_colmap(tmp_path, model=6, lens=(50, 50, 32, 24, 0.1, 0, 0, 0, 0, 0.2, 0, 0))
+    with pytest.raises(CameraError, match=r"camera 7 .*\[0.2, 0.0, 0.0\]"):
+        camera_of(tmp_path, FOOTAGE)
     whole = (write_binary_colmap(tmp_path) / "images.bin").read_bytes()
     for length in (4, 40, len(whole) - 1):
         (tmp_path / "images.bin").write_bytes(whole[:length])
         with pytest.raises(CameraError, match=r"images.bin: ends in the middle"):
-            read_source_camera(tmp_path, FOOTAGE)
+            camera_of(tmp_path, FOOTAGE)
     (tmp_path / "images.bin").write_bytes(whole + b"more")
     with pytest.raises(CameraError, match=r"images.bin: 4 bytes"):
-        read_source_camera(tmp_path, FOOTAGE)
+        camera_of(tmp_path, FOOTAGE)
     (tmp_path / "images.bin").write_bytes(whole[:72] + b"x" * 5000)
     with pytest.raises(CameraError, match=r"images.bin: .*name"):
-        read_source_camera(tmp_path, FOOTAGE)
+        camera_of(tmp_path, FOOTAGE)
     (tmp_path / "images.bin").write_bytes(struct.pack("<Q", 2**60))
     with pytest.raises(CameraError, match="ends in the middle"):
-        read_source_camera(tmp_path, FOOTAGE)
+        camera_of(tmp_path, FOOTAGE)
     (tmp_path / "images.bin").write_bytes(struct.pack("<Q", 0))
     with pytest.raises(CameraError, match="holds no images"):
-        read_source_camera(tmp_path, FOOTAGE)
+        camera_of(tmp_path, FOOTAGE)
 
 
 @pytest.mark.parametrize("binary", [False, True])
@@ -204,11 +208,11 @@ def test_damaged_points(tmp_path):
 
 
 def test_nerf_at_another_size(tmp_path):
-    camera = read_source_camera(write_nerf(tmp_path), FOOTAGE)
+    camera = camera_of(write_nerf(tmp_path), FOOTAGE)
     assert np.allclose(camera.world_to_camera, RELATIVE, atol=1e-9)
     assert np.allclose(camera.intrinsics, intrinsics_matrix(50, 51, 32, 24))
     assert (camera.width, camera.height) == (WIDTH, HEIGHT)
-    assert np.array_equal(read_source_camera(tmp_path, FOOTAGE).world_to_camera, camera.world_to_camera)
+    assert np.array_equal(camera_of(tmp_path, FOOTAGE).world_to_camera, camera.world_to_camera)
 
 
 def test_nerf_with_a_field_of_view_only(tmp_path):
@@ -216,31 +220,22 @@ def test_nerf_with_a_field_of_view_only(tmp_path):
     for name in ("w", "h", "fl_x", "fl_y", "cx", "cy"):
         del document[name]
     (tmp_path / "transforms.json").write_text(json.dumps({**document, "camera_angle_x": np.pi / 2}))
-    camera = read_source_camera(tmp_path / "transforms.json", FOOTAGE)
+    camera = camera_of(tmp_path / "transforms.json", FOOTAGE)
     assert np.allclose(camera.intrinsics, intrinsics_matrix(32, 32, 32, 24))
 
 
 def test_our_own_file_and_the_scale(tmp_path):
     CameraPath(POSES, intrinsics_matrix(50, 50, 32, 24), WIDTH, HEIGHT).save(tmp_path / "camera.npz")
-    camera = read_source_camera(tmp_path / "camera.npz", FOOTAGE, scale=3)
+    camera = camera_of(tmp_path / "camera.npz", FOOTAGE, scale=3)
     assert np.allclose(camera.camera_to_world[:, :3, 3], 3 * invert_rigid(RELATIVE)[:, :3, 3])
     assert np.allclose(camera.world_to_camera[:, :3, :3], RELATIVE[:, :3, :3])
-
-
-def test_distortion_is_refused_with_the_remedy(tmp_path):
-    lens = f"1 SIMPLE_RADIAL {WIDTH} {HEIGHT} 50 32 24 "
-    read_source_camera(write_colmap(tmp_path, lens + "0.0001"), FOOTAGE)
-    with pytest.raises(CameraError, match=r"\[0.2\]"):
-        read_source_camera(write_colmap(tmp_path, lens + "0.2"), FOOTAGE)
-    with pytest.raises(CameraError, match=r"0.1"):
-        read_source_camera(write_nerf(tmp_path, k1=0.1), FOOTAGE)
 
 
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
         (lambda folder: (folder / "cameras.txt").unlink(), "cameras.txt"),
-        (lambda folder: (folder / "cameras.txt").write_text("1 FISHEYE 64 48 50 32 24"), "'FISHEYE'"),
+        (lambda folder: (folder / "cameras.txt").write_text("1 FOV 64 48 50 50 32 24 1"), "'FOV'"),
         (lambda folder: (folder / "cameras.txt").write_text("1 PINHOLE 64"), "'1 PINHOLE 64'"),
         (lambda folder: (folder / "cameras.txt").write_text("2 PINHOLE 64 48 50 50 32 24"), "camera 1, .*cameras.txt"),
         (lambda folder: (folder / "images.txt").write_text("1 1 0 0"), "'1 1 0 0'"),
@@ -253,7 +248,7 @@ def test_damaged_colmap_folders(tmp_path, spoil, message):
     write_colmap(tmp_path)
     spoil(tmp_path)
     with pytest.raises(CameraError, match=message):
-        read_source_camera(tmp_path, FOOTAGE)
+        camera_of(tmp_path, FOOTAGE)
 
 
 def test_damaged_transforms(tmp_path):
@@ -261,12 +256,12 @@ def test_damaged_transforms(tmp_path):
     for text in ("{", "[]", '{"frames": [{}]}', '{"frames": [{"transform_matrix": [[1]]}]}'):
         path.write_text(text)
         with pytest.raises(CameraError, match=r"transforms.json"):
-            read_source_camera(path, FOOTAGE)
+            camera_of(path, FOOTAGE)
     sheared = nerf_document()
     sheared["frames"][1]["transform_matrix"][0][1] += 0.5
     path.write_text(json.dumps(sheared))
     with pytest.raises(CameraError, match="frame 1 is not rigid"):
-        read_source_camera(path, FOOTAGE)
+        camera_of(path, FOOTAGE)
 
 
 def test_as_many_cameras_as_frames(tmp_path):
@@ -274,21 +269,21 @@ def test_as_many_cameras_as_frames(tmp_path):
     document["frames"].pop()
     (tmp_path / "transforms.json").write_text(json.dumps(document))
     with pytest.raises(CameraError, match=r"3 cameras, .*clip.mp4 has 4 frames"):
-        read_source_camera(tmp_path / "transforms.json", FOOTAGE)
+        camera_of(tmp_path / "transforms.json", FOOTAGE)
 
 
 def test_something_else_is_refused(tmp_path):
     with pytest.raises(CameraError, match=r"camera.abc"):
-        read_source_camera(tmp_path / "camera.abc", FOOTAGE)
-    with pytest.raises(CameraError, match="scale=0"):
-        read_source_camera(tmp_path / "camera.npz", FOOTAGE, scale=0)
+        camera_of(tmp_path / "camera.abc", FOOTAGE)
+    with pytest.raises(CameraError, match="--camera-scale 0"):
+        camera_of(tmp_path / "camera.npz", FOOTAGE, scale=0)
 
 
 def test_a_transforms_json_that_is_too_deep_or_too_long_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "transforms.json"
     path.write_text("[" * 200_000 + "]" * 200_000)
     with pytest.raises(CameraError, match=r"not a readable transforms\.json"):
-        read_source_camera(path, FOOTAGE)
-    monkeypatch.setattr(camera_files, "_MAX_JSON_BYTES", 100)
+        camera_of(path, FOOTAGE)
+    monkeypatch.setattr(transforms_json, "_MAX_JSON_BYTES", 100)
     with pytest.raises(CameraError, match="at most 100 are expected"):
-        read_source_camera(write_nerf(tmp_path), FOOTAGE)
+        camera_of(write_nerf(tmp_path), FOOTAGE)

@@ -19,6 +19,7 @@ from ex4d.depth import (
     resolved_intrinsics,
 )
 from ex4d.media import FootageInfo, VideoWriter, probe
+from ex4d_core.blender_cameras import BlenderLens, intrinsics_from_blender
 from ex4d_core.cameras import CameraError
 
 
@@ -39,6 +40,15 @@ def test_wide_pixels_have_a_longer_focal_length_downwards(write_clip):
     footage = replace(write_clip(frames=1), pixel_aspect=2.0)
     matrix, _ = resolved_intrinsics(None, footage, depth_of(footage, None))
     assert matrix[1, 1] == pytest.approx(2 * matrix[0, 0])
+
+
+@pytest.mark.parametrize(("width", "height", "pixel_aspect"), [(320, 192, 1.0), (192, 320, 1.0), (320, 320, 64 / 45)])
+def test_millimetres_mean_what_blenders_sensor_fit_auto_means(width, height, pixel_aspect):
+    blender = BlenderLens(50, 36, 24, "AUTO", 0, 0, width, height, pixel_aspect_x=pixel_aspect)
+    ours = intrinsics_from(width, height, focal_mm=50, pixel_aspect=pixel_aspect)
+    assert np.allclose(ours, intrinsics_from_blender(blender))
+    if pixel_aspect == 1:
+        assert ours[0, 0] == pytest.approx(444.44, abs=0.01)
 
 
 def test_the_image_s_edge_lies_at_half_the_angle():
@@ -122,3 +132,17 @@ def test_the_normalized_focal_length_is_that_of_the_first_frame_over_the_width()
     assert KnownIntrinsics(intrinsics_from(96, 64, focal_px=48), "the user").normalized_focal(96) == 0.5
     zoom = np.stack([intrinsics_from(96, 64, focal_px=focal) for focal in (96, 200)])
     assert KnownIntrinsics(zoom, "a zoom").normalized_focal(96) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("focal", "centre", "message"),
+    [
+        (0.9, (0.5, 0.5), r"0\.9 and 0\.9 pixels \(179\.4 x 178\.9 degrees\), principal point \(0\.5, 0\.5\)"),
+        (1662.8, (960, 540), r"principal point \(960, 540\), for an image of 320x192"),
+    ],
+)
+def test_intrinsics_of_depth_in_another_unit_or_of_another_size_are_refused(write_clip, focal, centre, message):
+    footage = replace(write_clip(frames=1), width=320, height=192)
+    lens = np.array([[[focal, 0, centre[0]], [0, focal, centre[1]], [0, 0, 1.0]]])
+    with pytest.raises(CameraError, match=message):
+        resolved_intrinsics(None, footage, replace(depth_of(footage, None), intrinsics=lens))

@@ -27,7 +27,7 @@ STILL_BEHIND = 4.5
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory) -> Scene:
     footage = probe(CLIP / "footage.mp4")
-    camera = read_source_camera(CLIP / "camera.npz", footage)
+    camera = read_source_camera(CLIP / "camera.npz", footage).path
     depth = DepthFiles(CLIP / "depth.npz").estimate(footage)
     folder = tmp_path_factory.mktemp("moving") / "scene"
     return build_scene(footage, depth, camera.intrinsics, folder, name="moving", source_camera=camera)

@@ -22,7 +22,7 @@ CLIP = Path(__file__).resolve().parents[1] / "data" / "moving_camera"
 
 def reconstructed(folder: Path, frames: int = 12, **options) -> Scene:
     footage = probe(CLIP / "footage.mp4", frames)
-    camera = read_source_camera(CLIP / "camera.npz", probe(CLIP / "footage.mp4")).frames(0, frames)
+    camera = read_source_camera(CLIP / "camera.npz", probe(CLIP / "footage.mp4")).path.frames(0, frames)
     depth = DepthFiles(CLIP / "depth.npz").estimate(probe(CLIP / "footage.mp4")).first(frames)
     return build_scene(footage, depth, camera.intrinsics, folder, name="moving", source_camera=camera, **options)
 

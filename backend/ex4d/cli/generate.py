@@ -94,7 +94,7 @@ def run(options: argparse.Namespace, report: Report) -> int:
         raise RequestError(f"give a scene folder and --out{also}")
     out = options.out or Path()  # unused with --detach
     scene = Scene.open(options.scene)
-    request = _request_again(scene, options) if options.again else _new_request(scene, options)
+    request = _request_again(scene, options) if options.again else _new_request(scene, options, report)
     request.require_footage(scene.manifest.frames)
     _refuse_useless_options(options, request.engine)
     refuse_useless_lead_in(options, request.wan)
@@ -155,11 +155,11 @@ def _refuse_useless_options(options: argparse.Namespace, engine: str) -> None:
     refuse_useless_engine_options(options, engine)
 
 
-def _new_request(scene: Scene, options: argparse.Namespace) -> ShotRequest:
+def _new_request(scene: Scene, options: argparse.Namespace, report: Report) -> ShotRequest:
     engine = options.engine or "preview"
     return ShotRequest(
         scene=scene.digest,
-        camera=camera_from(options, scene),
+        camera=camera_from(options, scene, report.note),
         first_frame=options.first_frame,
         source_frames=options.source_frames,
         render=render_settings(options, scene, engine),

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 from ex4d.cli.checkout import CHECKOUT_VERBS, run_in_checkout
 from ex4d.cli.original import routed
-from ex4d.cli.parsing import parse
+from ex4d.cli.parsing import parse, under_flags
 from ex4d.cli.report import Report, add_report_arguments
 from ex4d.config import ConfigError
 from ex4d.machine import ENVIRONMENT
@@ -28,8 +28,8 @@ from ex4d_core import __version__
 from ex4d_core.errors import is_expected, user_message
 
 VERBS = (
-    *("demo", "addon", "serve", "reconstruct", "remap", "render", "generate", "batch", "original", "models", "jobs"),
-    *("dataset", "train", "evaluate", "doctor", "clean", "completion", "man"),
+    *("demo", "addon", "serve", "reconstruct", "remap", "render", "generate", "distort", "camera", "batch", "original"),
+    *("models", "jobs", "dataset", "train", "evaluate", "doctor", "clean", "completion", "man"),
 )
 
 # Exit codes. 128 + the signal's number is what shells report for a program that a signal ended.
@@ -83,11 +83,12 @@ def run_program(name: str, program: Any, arguments: Sequence[str] | None = None)
     """
     words = sys.argv[1:] if arguments is None else arguments
     try:
-        options = parse(_verb_parser(name, program), name, words, VERBS)
+        parser = _verb_parser(name, program)
+        options = parse(parser, name, words, VERBS)
     except ConfigError as error:
         print(f"ex4d {name}: {error}", file=sys.stderr)
         return WRONG_USAGE
-    return _run(Report.of(name, options), lambda report: program.run(options, report))
+    return _run(Report.of(name, options), lambda report: program.run(options, report), parser)
 
 
 def verb_parser(name: str) -> argparse.ArgumentParser:
@@ -133,8 +134,12 @@ def _with_arguments(parser: argparse.ArgumentParser, verb: Any) -> argparse.Argu
     return parser
 
 
-def _run(report: Report, work: Callable[[Report], int]) -> int:
-    """Do a verb's work, and say in one sentence what went wrong where the user can act on it."""
+def _run(report: Report, work: Callable[[Report], int], parser: argparse.ArgumentParser | None = None) -> int:
+    """Do a verb's work, and say in one sentence what went wrong where the user can act on it.
+
+    Args:
+        parser: whose flags the fields of settings are called by; None for none.
+    """
     # Files may have names that are no UTF-8, which are printed as they are.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")
@@ -153,7 +158,7 @@ def _run(report: Report, work: Callable[[Report], int]) -> int:
     except BrokenPipeError:
         return _leave_pipe()
     except Exception as failure:
-        code, error = FAILED, user_message(failure)
+        code, error = FAILED, under_flags(user_message(failure), parser)
         if report.verbose or not is_expected(failure):
             traceback.print_exception(failure)
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from ex4d.cli.flags import add_flags, given, settings_from
 from ex4d.cli.parsing import refuse_without_effect
 from ex4d.devices import DeviceError, Devices
 from ex4d.machine import MachineSettings
-from ex4d_core.cameras import MAX_SIDE, CameraPath
+from ex4d_core.cameras import MAX_SIDE, CameraPath, Framing
 from ex4d_core.client import Client
 from ex4d_core.client_socket import ClientKeys
 from ex4d_core.errors import RequestError
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 # A backend that has not replied to the first request after this many seconds is not there.
 ANSWER_SECONDS = 5.0
+# Share of a side whose cropping nobody has to be told of.
+_HARDLY_ANYTHING = 0.005
 
 
 def add_camera_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +54,13 @@ def add_camera_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_flags(camera, Trajectory)
     camera.add_argument("--size", type=size, metavar="WxH", help="output resolution; default: the footage's")
+    camera.add_argument(
+        "--framing",
+        choices=("crop", "extend"),
+        default="crop",
+        help="where --size has another shape, whose pixels are square: crop the picture at two sides, or extend it "
+        "beyond the footage at the two others",
+    )
     camera.add_argument("--first-frame", type=whole_number, default=0, metavar="N", help="footage frame to start from")
     camera.add_argument(
         "--source-frames",
@@ -252,8 +261,14 @@ def wan_settings(
     return wan_preset(options.wan_preset or DEFAULT_PRESET, **changes)
 
 
-def camera_from(options: argparse.Namespace, scene: PlacedFootage) -> CameraPath:
-    """The camera that the options ask for, in ``scene``."""
+def camera_from(
+    options: argparse.Namespace, scene: PlacedFootage, note: Callable[[str], None] = lambda text: None
+) -> CameraPath:
+    """The camera that the options ask for, in ``scene``.
+
+    Args:
+        note: called with a sentence for the user about what an image of another shape shows.
+    """
     refuse_useless_camera_options(options)
     shown = options.source_frames
     if options.camera:
@@ -268,7 +283,26 @@ def camera_from(options: argparse.Namespace, scene: PlacedFootage) -> CameraPath
     else:
         move = settings_from(options, Trajectory)
         camera = shot_path(move, scene, **extent_of_move(options.frames, options.first_frame, shown))
-    return camera.resized(*options.size) if options.size else camera
+    if not options.size:
+        refuse_without_effect(options, ["framing"], "without --size")
+        return camera
+    if text := framing_note(camera, options.size, options.framing):
+        note(text)
+    width, height = options.size
+    return camera.framed(width, height, options.framing)
+
+
+def framing_note(camera: CameraPath, size: tuple[int, int], framing: Framing) -> str:
+    """What an image of another shape shows of a camera's; "" for one of the same."""
+    width, height = size
+    across, down = camera.shown_shares(width, height, framing)
+    side, share = ("width", across) if abs(across - 1) > abs(down - 1) else ("height", down)
+    if abs(share - 1) < _HARDLY_ANYTHING:
+        return ""
+    shapes = f"--size {width}x{height} has another shape than the camera's {camera.width}x{camera.height}"
+    if framing == "crop":
+        return f"{shapes}: cropped to {share:.0%} of the {side}; --framing extend shows all of it, and more"
+    return f"{shapes}: extended to {share:.0%} of the {side}, beyond the footage; --framing crop stays within it"
 
 
 def size(text: str) -> tuple[int, int]:

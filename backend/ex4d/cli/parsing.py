@@ -7,6 +7,7 @@ tells an option that the user asked for from a default, for `refuse_without_effe
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -157,3 +158,19 @@ def _options_like(key: str, known: Collection[str]) -> str:
 
 def _shown(value: Any) -> str:
     return {True: "true", False: "false"}[value] if isinstance(value, bool) else repr(value)
+
+
+def under_flags(message: str, parser: argparse.ArgumentParser | None) -> str:
+    """An error of the library, which names fields of settings, with the names of the flags that set them."""
+    if parser is None:
+        return message
+    flags = {
+        action.dest: next((flag for flag in action.option_strings if flag.startswith("--")), "")
+        for action in parser._actions
+    }
+    named = sorted((dest for dest, flag in flags.items() if "_" in dest and flag), key=len, reverse=True)
+    if not named:
+        return message
+    # Not a part of a path, nor of a longer name.
+    pattern = rf"(?<![\w./\\-])({'|'.join(map(re.escape, named))})(=(?=\S)|(?![\w/\\=-]|\.\w))"
+    return re.sub(pattern, lambda found: flags[found[1]] + (" " if found[2] else ""), message)

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 SUMMARY = "build a scene folder from footage and its depth"
 _ESTIMATOR_FIELDS = ("estimator", "licence", "refine_edges", "temporal_alignment", "full_precision")
 _DEPTH_FIELDS = ("scale", "inverse", "values", "invalid", "key", "noise_filter")
+_CAMERA_FIELDS = ("camera_scale", "camera_motion", "camera_gaps")
+_LENS_FIELDS = ("fov_degrees", "focal_mm", "sensor_mm", "focal_px")
+_COLOR_FIELDS = ("bit_depth", "input_space", "working_space")
+_FOOTAGE_FIELDS = ("name", "fps", "convention")
 _SCALE_FIELDS = ("offset", "far_limit", "camera_fit")
 
 
@@ -55,9 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also write the mesh's positions, which Blender otherwise writes when it imports the scene",
     )
     add_dry_run_argument(parser)
-    lens = ("fov_degrees", "focal_mm", "sensor_mm", "focal_px")
-    colours = ("bit_depth", "input_space", "working_space")
-    add_flags(parser, ReconstructionSettings, skip=(*lens, *colours, "camera_scale", "camera_motion"))
+    add_flags(parser, ReconstructionSettings, skip=(*_LENS_FIELDS, *_COLOR_FIELDS, *_CAMERA_FIELDS))
 
     depth = parser.add_argument_group("depth")
     depth.add_argument(
@@ -81,12 +83,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--source-camera",
         type=Path,
-        help="file of the moving source camera: .npz, NeRF's transforms.json, or a folder with COLMAP's model",
+        help="file of the moving source camera: .npz, NeRF's transforms.json, or a COLMAP model's or project's folder",
     )
-    add_flags(parser, ReconstructionSettings, skip=(*lens, *colours, "name", "fps", "convention"))
-    more = parser.add_argument_group("colours of more than 8 bits")
-    others = ("name", "fps", "convention", "camera_scale", "camera_motion")
-    add_flags(more, ReconstructionSettings, skip=(*lens, *others))
+    add_flags(parser, ReconstructionSettings, skip=(*_LENS_FIELDS, *_COLOR_FIELDS, *_FOOTAGE_FIELDS))
+    colours = parser.add_argument_group("colours of more than 8 bits")
+    add_flags(colours, ReconstructionSettings, skip=(*_LENS_FIELDS, *_CAMERA_FIELDS, *_FOOTAGE_FIELDS))
     add_motion_mask_argument(parser)
 
     estimator = parser.add_argument_group("estimated depth (without --depth)")
@@ -104,7 +105,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "intrinsics (default: from the camera file, depth files or footage, else a field of view of 50 degrees; with "
         "--convention reference EX-4D's focal length of 500 pixels)"
     )
-    add_flags(lens_group, ReconstructionSettings, skip=(*others, *colours))
+    add_flags(lens_group, ReconstructionSettings, skip=(*_FOOTAGE_FIELDS, *_COLOR_FIELDS, *_CAMERA_FIELDS))
 
 
 def run(options: argparse.Namespace, report: Report) -> int:
@@ -147,7 +148,7 @@ def _refuse_useless_options(options: argparse.Namespace) -> None:
     if not options.mist:
         refuse_without_effect(options, ["mist_falloff"], "without --mist")
     if not options.source_camera:
-        refuse_without_effect(options, ["camera_scale"], "without --source-camera")
+        refuse_without_effect(options, ["camera_scale", "camera_gaps"], "without --source-camera")
     else:
         refuse_without_effect(options, ["camera_motion"], "with --source-camera, which has the poses")
     if options.focal_mm is None:

@@ -49,7 +49,7 @@ def run(options: argparse.Namespace, report: Report) -> int:
     from ex4d.pipeline.outputs import is_arrays, render_movies, render_views, require_render_target
 
     scene = ArrayClip.load(options.scene) if options.scene.suffix == ".npz" else Scene.open(options.scene)
-    camera = camera_from(options, scene)
+    camera = camera_from(options, scene, report.note)
     settings, output = render_settings(options, scene), settings_from(options, OutputSettings)
     if output.format != "mp4" and is_arrays(options.out):
         raise RequestError(f"--format {output.format} writes into a folder, not into {options.out.name}")

@@ -7,7 +7,7 @@ points) and points3D, without which the cameras can be read all the same.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -15,38 +15,49 @@ from typing import Any
 
 import numpy as np
 
+from ex4d.depth.pose_gaps import frame_order
+from ex4d.depth.solved_images import Bend, SolvedImage, brown, fisheye
 from ex4d.depth.sparse_points import SparsePoints
-from ex4d.media.sequences import natural_key
-from ex4d_core.cameras import CameraError, CameraPath, camera_from_quaternion, intrinsics_matrix
+from ex4d_core.cameras import CameraError, camera_from_quaternion, intrinsics_matrix
 
 
 @dataclass(frozen=True)
 class _Model:
-    """A camera model: its number in binary files, how many parameters it has, and how many are focal lengths."""
+    """A camera model: its number in binary files, its parameters, how many are focal lengths, and what they bend.
+
+    Parameters are focal lengths, centre, distortion. `bend` gets those of distortion.
+    """
 
     number: int
     parameters: int
     focals: int
+    bend: Callable[[Sequence[float]], Bend | None] = lambda values: None
 
 
-# Those that are a pinhole where their distortion is zero: focal lengths, centre, distortion.
 _MODELS = {
     "SIMPLE_PINHOLE": _Model(0, 3, 1),
     "PINHOLE": _Model(1, 4, 2),
-    "SIMPLE_RADIAL": _Model(2, 4, 1),
-    "RADIAL": _Model(3, 5, 1),
-    "OPENCV": _Model(4, 8, 2),
+    "SIMPLE_RADIAL": _Model(2, 4, 1, brown),
+    "RADIAL": _Model(3, 5, 1, brown),
+    "OPENCV": _Model(4, 8, 2, lambda values: brown(values[:2], values[2:])),
+    "OPENCV_FISHEYE": _Model(5, 8, 2, fisheye),
+    "FULL_OPENCV": _Model(6, 12, 2, lambda values: brown((*values[:2], values[4]), values[2:4])),
+    "SIMPLE_RADIAL_FISHEYE": _Model(8, 4, 1, fisheye),
+    "RADIAL_FISHEYE": _Model(9, 5, 1, fisheye),
+    # The tracker's model Nuke has the same formula.
+    "SIMPLE_DIVISION": _Model(12, 4, 1, lambda values: Bend("nuke", (values[0], 0.0))),
+    "DIVISION": _Model(13, 5, 2, lambda values: Bend("nuke", (values[0], 0.0))),
+    "SIMPLE_FISHEYE": _Model(14, 3, 1, fisheye),
+    "FISHEYE": _Model(15, 4, 2, fisheye),
 }
 # The others, for messages.
 _OTHER_MODELS = {
-    5: "OPENCV_FISHEYE",
-    6: "FULL_OPENCV",
     7: "FOV",
-    8: "SIMPLE_RADIAL_FISHEYE",
-    9: "RADIAL_FISHEYE",
     10: "THIN_PRISM_FISHEYE",
+    11: "RAD_TAN_THIN_PRISM_FISHEYE",
+    16: "EUCM",
+    17: "EQUIRECTANGULAR",
 }
-_LARGEST_DISTORTION = 1e-3  # beyond this, straight lines are visibly bent, and a pinhole camera is wrong
 _LONGEST_NAME = 4096  # bytes of an image's name; more means a damaged file
 
 _SEEN_POINT = np.dtype([("pixel", "<f8", 2), ("number", "<i8")])  # of an image's points; -1 is without a 3D point
@@ -76,35 +87,40 @@ class _Image:
     points: str | bytes
 
 
-def read_colmap(path: Path) -> CameraPath:
-    """The cameras of a model in the order of its images' names, in its own world.
+def read_colmap(path: Path) -> list[SolvedImage]:
+    """The images of a model in the order of their frames, in its own world.
 
     Args:
         path: the folder, in which binary files come before text, or one of its files, which says which of them.
 
     Raises:
-        CameraError: unreadable, distorted, or images of different sizes.
+        CameraError: unreadable, of a lens that cannot be undistorted, or images of different sizes.
     """
     camera_file, image_file, _ = _model_files(path)
     cameras = {camera.number: camera for camera in _cameras(camera_file)}
     images = _images(image_file)
-    matrices = {number: _intrinsics(camera_file, camera) for number, camera in cameras.items()}
-    try:
-        intrinsics = np.stack([matrices[image.camera] for image in images])
-    except KeyError as error:
-        raise CameraError(f"{image_file}: names camera {error}, which is missing in {camera_file.name}.") from error
+    lenses = {number: _lens(camera_file, camera) for number, camera in cameras.items()}
+    missing = {image.camera for image in images} - lenses.keys()
+    if missing:
+        raise CameraError(f"{image_file}: names camera {min(missing)}, which is missing in {camera_file.name}.")
     sizes = {(cameras[image.camera].width, cameras[image.camera].height) for image in images}
     if len(sizes) > 1:
         raise CameraError(f"{image_file}: images have different sizes {sorted(sizes)}. Solve the frames of one clip.")
-    poses = np.stack([camera_from_quaternion(image.pose[:4], image.pose[4:]) for image in images])
-    return CameraPath(poses, intrinsics, *sizes.pop())
+    size = sizes.pop()
+    solved = []
+    for image in images:
+        matrix, bend = lenses[image.camera]
+        pose = camera_from_quaternion(image.pose[:4], image.pose[4:])
+        solved.append(SolvedImage(image.name, pose, matrix, *size, bend))
+    return solved
 
 
-def read_colmap_points(path: Path) -> SparsePoints | None:
-    """The points of a model in the pixels of its images, which are frames in the order of their names.
+def read_colmap_points(path: Path, frames: Sequence[int]) -> SparsePoints | None:
+    """The points of a model in the pixels of its images.
 
     Args:
         path: as for `read_colmap`.
+        frames: of the footage, one for each image, in their order.
 
     Returns:
         None where the model has no points3D beside its images.
@@ -126,20 +142,7 @@ def read_colmap_points(path: Path) -> SparsePoints | None:
         pose = camera_from_quaternion(image.pose[:4], image.pose[4:])
         pixels.append(seen["pixel"][known])
         depths.append(positions[at[known]] @ pose[2, :3] + pose[2, 3])
-    return SparsePoints.joined(range(len(images)), pixels, depths)
-
-
-def refuse_distortion(path: Path, number: int, coefficients: list[float]) -> None:
-    """Checks that the camera has no lens distortion.
-
-    Raises:
-        CameraError: it does.
-    """
-    if any(abs(value) > _LARGEST_DISTORTION for value in coefficients):
-        raise CameraError(
-            f"{path}: camera {number} has lens distortion {coefficients}. Undistort the footage and its depth first "
-            "(colmap image_undistorter)."
-        )
+    return SparsePoints.joined(frames, pixels, depths)
 
 
 def _model_files(path: Path) -> tuple[Path, Path, Path]:
@@ -155,9 +158,10 @@ def _cameras(path: Path) -> Iterator[_Camera]:
 
 
 def _images(path: Path) -> list[_Image]:
-    """In the order of their names, which is that of the frames."""
+    """In the order of their frames, which their names tell."""
     read = _binary_images if path.suffix == ".bin" else _text_images
-    images = sorted(read(path), key=lambda image: natural_key(image.name))
+    found = list(read(path))
+    images = [found[index] for index in frame_order([image.name for image in found])]
     if not images:
         raise CameraError(f"{path}: holds no images. Export the model again.")
     return images
@@ -186,15 +190,20 @@ def _seen_points(path: Path, image: _Image) -> np.ndarray:
     return seen
 
 
-def _intrinsics(path: Path, camera: _Camera) -> np.ndarray:
-    """(3, 3) in pixels; COLMAP measures the principal point with pixel centres at +0.5, as we do."""
-    if camera.model not in _MODELS:
+def _lens(path: Path, camera: _Camera) -> tuple[np.ndarray, Bend | None]:
+    """(3, 3) in pixels, and what bends it; COLMAP's principal point has pixel centres at +0.5, as ours."""
+    model, values = _MODELS.get(camera.model), camera.parameters
+    if model is None:
         raise CameraError(
             f"{path}: unsupported camera model '{camera.model}'. Undistort to one of {', '.join(_MODELS)}."
         )
-    values, focals = camera.parameters, _MODELS[camera.model].focals
-    refuse_distortion(path, camera.number, list(values[focals + 2 :]))
-    return intrinsics_matrix(values[0], values[focals - 1], values[focals], values[focals + 1])
+    focals, distortion = model.focals, values[model.focals + 2 :]
+    if camera.model == "FULL_OPENCV" and any(distortion[5:]):
+        raise CameraError(
+            f"{path}: camera {camera.number} has FULL_OPENCV's k4 to k6 {list(distortion[5:])}, which cannot be "
+            "undistorted here. Solve with OPENCV, or run colmap image_undistorter."
+        )
+    return intrinsics_matrix(values[0], values[focals - 1], values[focals], values[focals + 1]), model.bend(distortion)
 
 
 def _text_cameras(path: Path) -> Iterator[_Camera]:

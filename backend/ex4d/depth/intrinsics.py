@@ -41,6 +41,12 @@ ASSUMED_FOV_NOTE = (
 _FULL_FRAME_MM = 36.0
 
 
+# No lens has less or more, in degrees across a picture; values beyond are of another unit or another image.
+_NARROWEST, _WIDEST = 0.5, 175.0
+# Pixels that are more stretched than any anamorphic lens or format has them.
+_MOST_STRETCHED = 3.0
+
+
 class KnownIntrinsics(NamedTuple):
     """Intrinsics, and where they come from.
 
@@ -75,12 +81,14 @@ def intrinsics_from(
     Args:
         fov_degrees: horizontal field of view.
         focal_mm: focal length in millimetres, on a sensor of `sensor_mm`.
-        sensor_mm: width of the sensor (36 mm: full-frame equivalent).
+        sensor_mm: side of the sensor along the longer side of the picture as it is shown, as Blender's sensor fit
+            *Auto* has it (36 mm: full-frame equivalent).
         focal_px: focal length in pixels, along the width.
         pixel_aspect: width of a pixel by its height.
 
     Returns:
-        (3, 3) float64, in pixels, with pixel centres at +0.5. f = W / (2 tan(fov / 2)) = W focal_mm / sensor_mm.
+        (3, 3) float64, in pixels, with pixel centres at +0.5. f = W / (2 tan(fov / 2)) = max(W, H) focal_mm / sensor_mm
+        for square pixels.
 
     Raises:
         CameraError: more than one of field of view and focal lengths, or a value out of range.
@@ -100,7 +108,7 @@ def intrinsics_from(
         if not (math.isfinite(value) and value > 0):
             raise CameraError(f"invalid {name}={value:g}: expected a finite value above 0")
     if focal_mm is not None:
-        focal = width * focal_mm / sensor_mm
+        focal = max(width, height / pixel_aspect) * focal_mm / sensor_mm
     elif focal_px is not None:
         focal = float(focal_px)
     else:
@@ -109,6 +117,37 @@ def intrinsics_from(
             raise CameraError(f"invalid fov_degrees={fov:g}: expected a horizontal angle below 180 degrees")
         focal = width / (2 * math.tan(math.radians(fov) / 2))
     return np.array([[focal, 0, width / 2], [0, focal * pixel_aspect, height / 2], [0, 0, 1]], dtype=np.float64)
+
+
+def require_plausible(intrinsics: np.ndarray, width: int, height: int, source: str) -> None:
+    """Check that intrinsics can be those of an image, and not of one of another size or in another unit.
+
+    Args:
+        intrinsics: (T, 3, 3) or (3, 3), in pixels of an image of `width` x `height`.
+        source: where they come from, for the message.
+
+    Raises:
+        CameraError: with the numbers, if the field of view, the principal point or the pixels' shape is none.
+    """
+    matrices = np.asarray(intrinsics, dtype=np.float64).reshape(-1, 3, 3)
+    focal, centre = matrices[:, [0, 1], [0, 1]], matrices[:, :2, 2]
+    with np.errstate(all="ignore"):
+        fov = 2 * np.degrees(np.arctan2(np.array([width, height]) / 2, focal))
+        stretched = np.abs(np.log(focal[:, 1] / focal[:, 0])) > math.log(_MOST_STRETCHED)
+    checks = (
+        (((fov < _NARROWEST) | (fov > _WIDEST)).any(axis=1), "a field of view that no lens has"),
+        (~((centre > 0) & (centre < (width, height))).all(axis=1), "a principal point outside of the image"),
+        (stretched, "pixels that are more than three times as long as wide"),
+    )
+    for wrong, what in checks:
+        if wrong.any():
+            frame = int(np.argmax(wrong))
+            (x, y), (fx, fy), (across, down) = centre[frame], focal[frame], fov[frame]
+            raise CameraError(
+                f"{source}: intrinsics of frame {frame} have {what}: focal lengths {fx:.4g} and {fy:.4g} pixels "
+                f"({across:.1f} x {down:.1f} degrees), principal point ({x:.4g}, {y:.4g}), for an image of "
+                f"{width}x{height}. Give them in pixels of the footage's size, or state their own size with them."
+            )
 
 
 def known_intrinsics(
@@ -148,8 +187,12 @@ def resolved_intrinsics(known: KnownIntrinsics | None, footage: FootageInfo, dep
 
     Returns:
         Its origin is `ASSUMED_FOV_NOTE` where nothing is known: show it.
+
+    Raises:
+        CameraError: the depth's intrinsics cannot be those of the footage.
     """
     if known is None and depth.intrinsics is not None:
+        require_plausible(depth.intrinsics, footage.width, footage.height, depth.source)
         return KnownIntrinsics(depth.intrinsics, f"the depth ({depth.source})")
     matrix = intrinsics_from(footage.width, footage.height, pixel_aspect=footage.pixel_aspect)
     assumed = KnownIntrinsics(matrix, ASSUMED_FOV_NOTE)

@@ -9,7 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import OpenEXR
 
-from ex4d.media.media_errors import MediaError, system_reason, unreadable
+from ex4d.media.media_errors import (
+    MediaError,
+    system_reason,
+    unreadable,
+)
 from ex4d.memory import require_memory
 
 # Of each channel, in the file's own type at most, and once more while it is decoded.
@@ -94,6 +98,18 @@ def _window(corners: Any) -> ExrWindow:
 def _damaged(path: Path, error: Exception) -> MediaError:
     reason = system_reason(error).splitlines()[0]
     return MediaError(f"{path}: damaged or truncated EXR ({reason}). Render or copy it again.")
+
+
+def exr_pixel_aspect(path: Path) -> float:
+    """Width of a pixel by its height, of the first part; 1 where the file says none.
+
+    Raises:
+        MediaError: not an EXR.
+    """
+    _check_readable(path)
+    with OpenEXR.File(str(path), separate_channels=True, header_only=True) as file:
+        aspect = float(file.parts[0].header.get("pixelAspectRatio", 1.0))
+    return aspect if 0 < aspect < float("inf") else 1.0
 
 
 def _check_readable(path: Path) -> None:

@@ -11,6 +11,7 @@ import OpenEXR
 
 from ex4d.media.deep_source import chromaticities_of
 from ex4d.media.media_errors import MediaError, atomic_write, system_reason, translate_write_errors
+from ex4d_core import __version__
 
 _COMPRESSIONS = {"zip": OpenEXR.ZIP_COMPRESSION, "dwaa": OpenEXR.DWAA_COMPRESSION}
 PREFIX = "ex4d/"
@@ -68,6 +69,21 @@ def write_exr(
     if position is not None:
         for axis, name in enumerate("XYZ"):
             channels[f"P.{name}"] = np.ascontiguousarray(position[..., axis], np.float32)
+    _write(path, header, channels)
+
+
+def write_exr_channels(path: Path, channels: Mapping[str, np.ndarray]) -> None:
+    """Write channels (H, W) of float16, float32 or uint32, completely or not at all; an existing file is replaced.
+
+    Raises:
+        MediaError: the file cannot be written.
+    """
+    header = {"type": OpenEXR.scanlineimage, "compression": OpenEXR.ZIP_COMPRESSION}
+    header[PREFIX + "version"] = __version__
+    _write(path, header, {name: np.ascontiguousarray(values) for name, values in channels.items()})
+
+
+def _write(path: Path, header: dict[str, Any], channels: dict[str, np.ndarray]) -> None:
     with atomic_write(path) as partial, translate_write_errors(path):
         try:
             with OpenEXR.File(header, channels) as file:
@@ -77,7 +93,7 @@ def write_exr(
 
 
 def read_exr_metadata(path: Path) -> dict[str, str]:
-    """The texts that `write_exr` wrote, by name; empty for files of other programs, and for what is no EXR."""
+    """The texts that this module wrote, by name; empty for files of other programs, and for what is no EXR."""
     try:
         with OpenEXR.File(str(path), header_only=True) as file:
             header = dict(file.parts[0].header)

@@ -16,10 +16,11 @@ import av
 import numpy as np
 
 from ex4d.media import pixels
+from ex4d.media.exr import exr_pixel_aspect
 from ex4d.media.filters import deinterlaced
 from ex4d.media.images import ImageReader
 from ex4d.media.media_errors import MediaError
-from ex4d.media.scan import DamagedVideoError, Scan, decoded_frames, open_video, scan
+from ex4d.media.scan import NOT_SQUARE, DamagedVideoError, Scan, decoded_frames, open_video, scan
 from ex4d.media.sequences import IMAGE_SUFFIXES, is_sequence, numbering_gap, sequence_files
 from ex4d.media.timeline import Timeline, constant_rate
 
@@ -218,13 +219,16 @@ def _sequence_info(path: Path, files: list[Path], fps: Fraction | int | None) ->
     first = ImageReader().read(files[0])
     height, width = first.pixels.shape[:2]
     gap = numbering_gap(files)
+    aspect = exr_pixel_aspect(files[0]) if files[0].suffix.lower() == ".exr" else 1.0
+    stretched = () if aspect == 1 else (NOT_SQUARE.format(f"{aspect:.4g}"),)
     return FootageInfo(
         path=path,
         width=width,
         height=height,
         frames=len(files),
         fps=rate,
-        notes=((gap,) if gap else ()) + first.notes,
+        notes=((gap,) if gap else ()) + first.notes + stretched,
+        pixel_aspect=aspect,
     )
 
 

@@ -48,6 +48,7 @@ _ONE_PACKET_ONE_FRAME = {
     "matroska": {"h264", "hevc", "av1", "vp9", "prores", "ffv1", "mjpeg", "png", "rawvideo"},
 }
 
+NOT_SQUARE = "pixels are not square ({}); they are not stretched, and the lens accounts for it"
 _WEBP_ANIMATED = 0x02  # a flag of the chunk VP8X
 # Of these, each packet is a whole image file, whose ICC profile Pillow finds. FFmpeg joins an animation's.
 _IMAGE_CODECS = ("png", "mjpeg")
@@ -377,7 +378,7 @@ def _unbroken(expected: np.ndarray, decoded: list[int | None]) -> int:
 def _notes(first: av.VideoFrame, pixel_aspect: Fraction, colours: str | None) -> tuple[str, ...]:
     notes = []
     if pixel_aspect not in (0, 1):
-        notes.append(f"pixels are not square ({pixel_aspect}); they are not stretched, and the lens accounts for it")
+        notes.append(NOT_SQUARE.format(pixel_aspect))
     if pixels.has_alpha(first.format):
         notes.append("transparency is composited over black")
     if first.interlaced_frame:

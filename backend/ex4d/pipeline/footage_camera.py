@@ -36,6 +36,7 @@ class FoundCamera:
         points: that it was solved with.
         motion: how poses that come with the depth are used.
         solved: whether the unit of the camera means nothing yet.
+        distortion: of the footage's lens, where the camera's file states it.
         notes: sentences for the artist about a solve without a camera.
     """
 
@@ -44,6 +45,7 @@ class FoundCamera:
     motion: CameraMotion = "auto"
     solved: bool = False
     notes: tuple[str, ...] = ()
+    distortion: LensDistortion | None = None
 
     @property
     def intrinsics(self) -> KnownIntrinsics | None:
@@ -64,7 +66,9 @@ class FoundCamera:
         """
         camera = self.camera
         if camera is not None and self.points is not None:
-            camera, depth = with_points(camera, depth, self.points, solved=self.solved, distortion=distortion)
+            # A file's points are in the pixels of the footage as it is, those of a solve in undistorted ones.
+            undone = distortion if self.distortion is None else None
+            camera, depth = with_points(camera, depth, self.points, solved=self.solved, distortion=undone)
         camera = resolved_camera(camera, depth, self.motion)
         return camera, depth, (*self.notes, *(() if camera is None else camera.notes))
 
@@ -80,10 +84,13 @@ def camera_of_file(sources: SourcePaths, settings: ReconstructionSettings, foota
         return FoundCamera(motion=settings.camera_motion)
     if settings.camera_motion == "solve":
         raise RequestError("the camera is either solved for or given by a file; leave one of them out")
-    path = read_source_camera(sources.camera, footage, settings.camera_scale)
-    points = read_source_points(sources.camera, footage, settings.camera_scale)
+    how = (sources.camera, footage, settings.camera_scale, settings.camera_gaps)
+    found, points = read_source_camera(*how), read_source_points(*how)
+    if found.distortion is not None and settings.depth.mist is not None:
+        raise RequestError("a mist pass is rendered without lens distortion, which the camera file has; leave one out")
     origin = f"the camera file {sources.camera_label or sources.camera.name}"
-    return FoundCamera(KnownCamera(path, origin), points, settings.camera_motion)
+    camera = KnownCamera(found.path, origin, found.notes)
+    return FoundCamera(camera, points, settings.camera_motion, distortion=found.distortion)
 
 
 def camera_of_footage(

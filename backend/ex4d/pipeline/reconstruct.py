@@ -140,6 +140,7 @@ def reconstruct(
             note(text)
     distortion = settings.distortion and settings.distortion.resized(*size)
     camera = camera_of_file(sources, settings, footage)
+    distortion = distortion or camera.distortion
     known = known_intrinsics(
         footage,
         stated=_stated_intrinsics(settings, footage),
@@ -363,7 +364,8 @@ def build_scene(
         depth_file = writer.array("depth", (frames, height, width), np.float32)
         with ExitStack() as files:
             sound = sound_of(footage.path)
-            movie = files.enter_context(VideoWriter(writer.path("footage"), width, height, footage.fps, sound=sound))
+            how = {"sound": sound, "pixel_aspect": footage.pixel_aspect}
+            movie = files.enter_context(VideoWriter(writer.path("footage"), width, height, footage.fps, **how))
             positions = files.enter_context(Pc2Writer(writer.path("positions"), vertices, frames)) if mesh else None
             for start, color, z, halves in _batches(footage, depth, undistorter, deep):
                 for image in color:
@@ -411,6 +413,7 @@ def build_scene(
                 depth_scale=depth.scale,
                 depth_mapping=depth.mapping,
                 color_space="" if deep is None else deep.space,
+                distortion=distortion,
                 provenance={what: name_for_people(text) for what, text in origins.items()},
                 origin=FootageOrigin(
                     name_for_people(label), footage_sha256(footage.path), start_timecode(footage.path)

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from ex4d.depth.depth_clip import FrameProgress, ignore_frame_progress
+from ex4d.depth.pose_gaps import interpolated_poses
 from ex4d.depth.solver.features import FeatureDatabase
 from ex4d.depth.solver.mapping import Mapping, map_key_frames
 from ex4d.depth.solver.matching import Matches, between_pairs, key_frames, key_pairs
@@ -173,7 +174,7 @@ def _solved(
     if missing:
         _require_short_gaps(missing, footage)
         notes.append(f"the camera is interpolated in {_named(missing)}, which share too few points with the others")
-    poses = _interpolated({frame: one.pose for frame, one in placed.items()}, footage.frames)
+    poses = interpolated_poses({frame: one.pose for frame, one in placed.items()}, footage.frames)
     width, height = mapping.camera.width, mapping.camera.height
     path = CameraPath(poses, mapping.intrinsics(), width, height).resized(footage.width, footage.height)
     fov = 2 * math.degrees(math.atan(footage.width / 2 / path.intrinsics[0, 0, 0]))
@@ -205,27 +206,6 @@ def _require_short_gaps(missing: list[int], footage: FootageInfo) -> None:
                 "few points with the others: a cut, motion blur, or a subject that fills the image. Trim the footage, "
                 "or give the camera's file."
             )
-
-
-def _interpolated(poses: dict[int, np.ndarray], frames: int) -> np.ndarray:
-    """(T, 4, 4) world to camera: positions and rotations between known ones, linearly in time."""
-    known = sorted(poses)
-    result = np.empty((frames, 4, 4))
-    for frame in range(frames):
-        after = min(int(np.searchsorted(known, frame)), len(known) - 1)
-        if known[after] == frame:
-            result[frame] = poses[frame]
-            continue
-        one, other = known[after - 1], known[after]
-        share = (frame - one) / (other - one)
-        start, end = np.linalg.inv(poses[one]), np.linalg.inv(poses[other])
-        centre = (1 - share) * start[:3, 3] + share * end[:3, 3]
-        # The rotation closest to the mean of both matrices.
-        left, _, right = np.linalg.svd((1 - share) * poses[one][:3, :3] + share * poses[other][:3, :3])
-        rotation = left @ right
-        result[frame] = np.eye(4)
-        result[frame, :3, :3], result[frame, :3, 3] = rotation, -rotation @ centre
-    return result
 
 
 def _named(frames: list[int]) -> str:
