@@ -12,7 +12,7 @@ import warp as wp
 
 from ex4d.mesh.edge_shares_kernel import inside, is_step
 from ex4d.raster.warp.projection import Source
-from ex4d.raster.warp.resolving import source_color
+from ex4d.raster.warp.surface_colors import source_color, surface_color
 
 wp.set_module_options({"enable_backward": False})
 
@@ -216,15 +216,15 @@ def color_near(source: Source, frame: int, place: wp.vec2, down: int, right: int
     row += rows_on_surface
     columns_on_surface = reach_on_surface(source, frame, row, column, 0, columns)
     column += columns_on_surface
-    color = source_color(source, frame, row, column)
+    color = surface_color(source, frame, row, column)
     if columns_on_surface != columns:
         back = wp.clamp(columns_on_surface - columns, -1, 1)
         if reach_on_surface(source, frame, row, column, 0, back) != 0:
-            color += color - source_color(source, frame, row, column + back)
+            color += color - surface_color(source, frame, row, column + back)
     if rows_on_surface != rows:
         back = wp.clamp(rows_on_surface - rows, -1, 1)
         if reach_on_surface(source, frame, row, column, back, 0) != 0:
-            color += source_color(source, frame, row, column) - source_color(source, frame, row + back, column)
+            color += surface_color(source, frame, row, column) - surface_color(source, frame, row + back, column)
     return color
 
 

@@ -26,6 +26,7 @@ from ex4d.raster.warp.projection import (
     on_border,
 )
 from ex4d.raster.warp.rims import is_at_edge, is_near
+from ex4d.raster.warp.surface_colors import source_color, surface_color
 
 wp.set_module_options({"enable_backward": False})
 
@@ -321,19 +322,9 @@ def clamped(weights: wp.vec3) -> wp.vec3:
 def blend(source: Source, frame: int, face: Face, weights: wp.vec3) -> wp.vec3:
     """The colour of a face at perspective-correct weights."""
     return (
-        weights[0] * source_color(source, frame, face.rows[0], face.columns[0])
-        + weights[1] * source_color(source, frame, face.rows[1], face.columns[1])
-        + weights[2] * source_color(source, frame, face.rows[2], face.columns[2])
-    )
-
-
-@wp.func
-def source_color(source: Source, frame: int, row: int, column: int) -> wp.vec3:
-    """Colour of a vertex; the ring repeats the outermost pixels."""
-    y = wp.clamp(row - source.ring, 0, source.color.shape[1] - 1)
-    x = wp.clamp(column - source.ring, 0, source.color.shape[2] - 1)
-    return wp.vec3(
-        float(source.color[frame, y, x, 0]), float(source.color[frame, y, x, 1]), float(source.color[frame, y, x, 2])
+        weights[0] * surface_color(source, frame, face.rows[0], face.columns[0])
+        + weights[1] * surface_color(source, frame, face.rows[1], face.columns[1])
+        + weights[2] * surface_color(source, frame, face.rows[2], face.columns[2])
     )
 
 
