@@ -17,7 +17,7 @@ import torch
 import warp as wp
 
 from ex4d.devices import NO_CUDA, Devices, cpu_cores
-from ex4d.mesh import DepthSurface, edge_shares_kernel, thickness_kernel
+from ex4d.mesh import DepthSurface, edge_shares_kernel, surface_colors_kernel, thickness_kernel
 from ex4d.raster.frames import RenderedBatch
 from ex4d.raster.mask_cleaning import can_be_cleaned, remove_specks, vote
 from ex4d.raster.rasterizer import (
@@ -87,6 +87,7 @@ class WarpRasterizer:
         for kernels in (
             thickness_kernel,
             edge_shares_kernel,
+            surface_colors_kernel,
             projection,
             drawing,
             unsnapped,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warp as wp
 
+from ex4d.mesh.edge_shares_kernel import color_at
 from ex4d.raster.warp.cutting import shown_source_pixel
 from ex4d.raster.warp.edge_rules import cross, face_corner, homogeneous_edge, meets, sample_centre
 from ex4d.raster.warp.filling import is_wanted
@@ -26,7 +27,6 @@ from ex4d.raster.warp.projection import (
     on_border,
 )
 from ex4d.raster.warp.rims import is_at_edge, is_near
-from ex4d.raster.warp.surface_colors import source_color, surface_color
 
 wp.set_module_options({"enable_backward": False})
 
@@ -201,9 +201,12 @@ def rim_end(
                 count += 1.0
         if count > 0.0:
             other /= count
-            color = other + (color - other) / wp.max(own, LEAST_SHARE)
-            for channel in range(3):
-                color[channel] = wp.clamp(color[channel], 0.0, 255.0)
+            mixed = color
+            color = surface_color(source, frame, row, column)
+            if wp.length_sq(color - mixed) == 0.0:
+                color = other + (color - other) / wp.max(own, LEAST_SHARE)
+                for channel in range(3):
+                    color[channel] = wp.clamp(color[channel], 0.0, 255.0)
     return color
 
 
@@ -326,6 +329,22 @@ def blend(source: Source, frame: int, face: Face, weights: wp.vec3) -> wp.vec3:
         + weights[1] * surface_color(source, frame, face.rows[1], face.columns[1])
         + weights[2] * surface_color(source, frame, face.rows[2], face.columns[2])
     )
+
+
+@wp.func
+def source_color(source: Source, frame: int, row: int, column: int) -> wp.vec3:
+    """Colour of a vertex as the camera coded it; the ring repeats the outermost pixels."""
+    y = wp.clamp(row - source.ring, 0, source.color.shape[1] - 1)
+    x = wp.clamp(column - source.ring, 0, source.color.shape[2] - 1)
+    return color_at(source.color, frame, y, x)
+
+
+@wp.func
+def surface_color(source: Source, frame: int, row: int, column: int) -> wp.vec3:
+    """Colour of a vertex as its surface has it, wherever the vertex does not show as the source pixel it is."""
+    y = wp.clamp(row - source.ring, 0, source.color.shape[1] - 1)
+    x = wp.clamp(column - source.ring, 0, source.color.shape[2] - 1)
+    return color_at(source.surface_color, frame, y, x)
 
 
 @wp.func

@@ -24,8 +24,7 @@ from ex4d.raster.warp.projection import (
     on_border,
     source_point,
 )
-from ex4d.raster.warp.resolving import hit_depth, resolve_hit, shown_at
-from ex4d.raster.warp.surface_colors import source_color
+from ex4d.raster.warp.resolving import hit_depth, resolve_hit, shown_at, source_color
 
 wp.set_module_options({"enable_backward": False})
 
