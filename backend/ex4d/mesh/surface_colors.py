@@ -13,9 +13,7 @@ from ex4d.mesh.surface_colors_kernel import unmix_colors
 from ex4d.warp_launch import launch_rows
 
 
-def surface_colors(
-    depth: torch.Tensor, color: torch.Tensor, steps: torch.Tensor, shares: torch.Tensor
-) -> torch.Tensor:
+def surface_colors(depth: torch.Tensor, color: torch.Tensor, steps: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
     """Give pixels that are mixed with a much nearer surface the mean colour of their own surface around them.
 
     Args:

@@ -31,15 +31,19 @@ def unmix_colors(
     """Write the colours of mixed pixels; threads are (frame, row, span of columns) of source pixels."""
     frame, y, first = wp.tid()
     for x in range(first * span, wp.min(first * span + span, depth.shape[2])):
-        if int(shares[frame, y, x, 1]) >= LEAST_MIXED:
-            if has_much_nearer(frame, y, x, depth, steps):
-                found = color_around(frame, y, x, depth, color, steps)
-                for channel in range(3):
-                    unmixed[frame, y, x, channel] = wp.uint8(int(wp.clamp(found[channel], 0.0, 255.0) + 0.5))
+        mixed = int(shares[frame, y, x, 1]) >= LEAST_MIXED
+        if mixed:  # Warp evaluates all of an `and`
+            mixed = has_much_nearer(frame, y, x, depth, steps)
+        if mixed:
+            found = color_around(frame, y, x, depth, color, steps)
+            for channel in range(3):
+                unmixed[frame, y, x, channel] = wp.uint8(int(wp.clamp(found[channel], 0.0, 255.0) + 0.5))
 
 
 @wp.func
-def has_much_nearer(frame: int, y: int, x: int, depth: wp.array3d(dtype=float), steps: wp.array3d(dtype=wp.uint8)) -> bool:
+def has_much_nearer(
+    frame: int, y: int, x: int, depth: wp.array3d(dtype=float), steps: wp.array3d(dtype=wp.uint8)
+) -> bool:
     """Whether a step leads from a source pixel to a much nearer one."""
     found = wp.bool(False)
     for direction in range(4):
@@ -51,7 +55,14 @@ def has_much_nearer(frame: int, y: int, x: int, depth: wp.array3d(dtype=float), 
 
 
 @wp.func
-def color_around(frame: int, y: int, x: int, depth: wp.array3d(dtype=float), color: wp.array4d(dtype=wp.uint8), steps: wp.array3d(dtype=wp.uint8)) -> wp.vec3:
+def color_around(
+    frame: int,
+    y: int,
+    x: int,
+    depth: wp.array3d(dtype=float),
+    color: wp.array4d(dtype=wp.uint8),
+    steps: wp.array3d(dtype=wp.uint8),
+) -> wp.vec3:
     """The mean colour of a source pixel's surface around it, or its own where that may be texture."""
     own = color_at(color, frame, y, x)
     z = depth[frame, y, x]

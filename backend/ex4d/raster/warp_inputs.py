@@ -11,9 +11,9 @@ import warp as wp
 
 from ex4d.mesh import DepthSurface
 from ex4d.mesh.edge_shares import edge_shares
-from ex4d.mesh.surface_colors import surface_colors
 from ex4d.mesh.occlusion import MIN_INNER_ANGLE_DEGREES
 from ex4d.mesh.plane_kernel import flat_widths_of
+from ex4d.mesh.surface_colors import surface_colors
 from ex4d.mesh.thickness import back_limits, pixel_angles
 from ex4d.raster.rasterizer import REFERENCE_FAR, REFERENCE_NEAR
 from ex4d.raster.tiles import Tiles
