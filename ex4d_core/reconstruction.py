@@ -177,12 +177,8 @@ class ReconstructionSettings(Settings):
             values["distortion"] = self.distortion.to_wire()
         if self.camera_motion == "auto":
             del values["camera_motion"]
-        for name, default in (
-            ("bit_depth", "8"),
-            ("input_space", ""),
-            ("working_space", ""),
-            ("camera_gaps", "refuse"),
-        ):
+        later = {"bit_depth": "8", "input_space": "", "working_space": "", "camera_gaps": "refuse"}
+        for name, default in later.items():
             if values[name] == default:
                 del values[name]
         return values

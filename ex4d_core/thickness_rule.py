@@ -9,8 +9,11 @@ from __future__ import annotations
 import math
 
 # A round body is as deep behind its silhouette as its radius, half its width. A camera that turns by an angle a around
-# it sees tan(a / 2) of that depth, all of it at 90 degrees only: below that this errs towards solid.
+# it sees tan(a / 2) of that depth, all of it at 90 degrees only.
 THICKNESS_RATIO = 0.5
+# That part of it, times this, hides what is behind it: other bodies are deeper than round. 1 and 1.5 gave masks a
+# little closer to the truth on most scenes, but called more seen that was not (docs/measured/rendering.md).
+HIDING = 2.0
 # Nothing wider than this share of the image's longer side is measured: a wall or the ground has no thickness to find.
 WIDEST_SHARE = 0.25
 

@@ -15,6 +15,8 @@ from typing import Any
 import gpu
 import mathutils
 
+from ex4d_core.thickness_rule import HIDING
+
 from .material import ALIGNED_DEGREES, STRETCHED_DEGREES
 
 # Offset towards the viewer, as a share of the depth range, so that it is drawn over the face that it coincides with.
@@ -67,8 +69,16 @@ bool is_stretched()
 }
 """
 # With `BackLimits` of a scene: whether the space here, on a stretched face, is behind the near side of a silhouette and
-# no deeper than its object is taken to be. The face lies between the centres of two to four pixels.
+# no deeper than its object is taken to be, of which the angle between the viewer's ray and the source camera's says how
+# much hides (`ex4d.raster.warp.rims`). The face lies between the centres of two to four pixels.
 _SOLID = """
+float hiding_part(vec3 point)
+{
+  vec3 ray = normalize(point * viewer.w - viewer.xyz);
+  float cosine = clamp(dot(ray, normalize(point - eye)), 0.0, 1.0);
+  return min(HIDING * sqrt((1.0 - cosine) / (1.0 + cosine)), 1.0);
+}
+
 bool is_solid()
 {
   ivec2 size = textureSize(distances, 0);
@@ -78,8 +88,11 @@ bool is_solid()
     ivec2 place = clamp(first + ivec2(corner & 1, corner >> 1), ivec2(0), size - 1);
     float share = texelFetch(beyond, place, 0).r;
     float front = texelFetch(distances, place, 0).r;
-    if (share > 0.0 && front <= reach * 1.00001 && reach <= front * (1.0 + share)) {
-      return true;
+    if (share > 0.0 && front <= reach * 1.00001) {
+      vec3 near = eye + (position - eye) * (front / reach);
+      if (reach <= front * (1.0 + share * hiding_part(near))) {
+        return true;
+      }
     }
   }
   return false;
@@ -262,6 +275,7 @@ def face_shader(fragment: str, has_limits: bool) -> Any:
         # Not push constants, which are limited to 128 bytes.
         info.define("EDGE_ON", f"{math.sin(math.radians(STRETCHED_DEGREES)):.9f}")
         info.define("SAME_RAY", f"{-math.cos(math.radians(ALIGNED_DEGREES)):.9f}")
+        info.define("HIDING", f"{HIDING:.9f}")
         info.define("DEPTH_OFFSET", f"{DEPTH_OFFSET:.9f}")
         info.define("REMEMBERED_COLOR", _REMEMBERED_COLOR)
         if fragment not in _COLORLESS:

@@ -39,9 +39,9 @@ OCCLUSIONS = ("watertight", "thickness", "open")
 SIZE = (96, 64)
 MAGENTA = (1.0, 0.0, 1.0, 1.0)
 GRAY = (0.4, 0.4, 0.4, 1.0)
-# Between the card and the horizon. An orbit of the card itself would look past its thickness, all of which hides in
-# viewports, and in renders as much as the angle says.
-PIVOT = (0.0, 0.0, 4.36)
+# What the camera's move goes around: the card, which at that angle hides a part of its thickness, or a point between it
+# and the horizon, from where more of its back would show.
+PIVOTS = {"card": None, "behind": (0.0, 0.0, 4.36)}
 # Renders the end of the camera's move in each occlusion model, and measures the first frame; see `measured`.
 BACKEND = """
 import sys, numpy as np
@@ -52,10 +52,11 @@ from ex4d_core.scene import Scene
 import torch
 
 folder, out = sys.argv[1:]
-for model in ("watertight", "thickness", "open"):
-    options = ["--preset", "orbit", "--pivot", "0,0,4.36", "--occlusion", model]
-    options += ["--samples", "1", "--no-clean", "--no-remember"]
-    assert main(["render", folder, *options, "--out", f"{out}/{model}.npz"]) == 0
+for pivot, at in (("card", []), ("behind", ["--pivot", "0,0,4.36"])):
+    for model in ("watertight", "thickness", "open"):
+        options = ["--preset", "orbit", *at, "--occlusion", model]
+        options += ["--samples", "1", "--no-clean", "--no-remember"]
+        assert main(["render", folder, *options, "--out", f"{out}/{pivot} {model}.npz"]) == 0
 scene = Scene.open(folder)
 arrays = (np.array(one[:1]) for one in (scene.depth(), scene.color()))
 depth, color = map(torch.from_numpy, arrays)
@@ -207,9 +208,10 @@ def is_blue(pixels: np.ndarray) -> np.ndarray:
     return (pixels[..., 0] < 0.1) & (pixels[..., 1] < 0.8) & (pixels[..., 2] > 0.9)
 
 
+@pytest.mark.parametrize("pivot", PIVOTS)
 @pytest.mark.parametrize("occlusion", OCCLUSIONS)
-def test_all_shadings_mark_what_a_render_leaves_unseen(gpu_here, ground_scene, measured, monkeypatch, occlusion):
-    imported, context = look_from_the_moves_end(ground_scene, PIVOT)
+def test_all_shadings_mark_what_a_render_leaves_unseen(gpu_here, ground_scene, measured, monkeypatch, occlusion, pivot):
+    imported, context = look_from_the_moves_end(ground_scene, PIVOTS[pivot])
     monkeypatch.setattr(unseen_areas, "current_context", lambda: context)
     shot = context.scene.ex4d_shot
     shot.occlusion, shot.memory = occlusion, "off"
@@ -217,7 +219,7 @@ def test_all_shadings_mark_what_a_render_leaves_unseen(gpu_here, ground_scene, m
     pictures = {}
     for shading.type in ("SOLID", "MATERIAL"):
         pictures[shading.type] = picture(imported, context)
-    with np.load(measured / f"{occlusion}.npz") as rendered:
+    with np.load(measured / f"{pivot} {occlusion}.npz") as rendered:
         expected = ~rendered["mask"][-1].astype(bool)
 
     unseen = is_magenta(pictures["SOLID"])

@@ -101,8 +101,27 @@ def test_no_fringe_of_a_bodys_colour_stands_around_the_hole_that_it_leaves(raste
     drawn = rasterizer.render(surface, CameraPath(pose, lens, 4 * WIDTH, 4 * HEIGHT), with_depth=True)
     row = drawn.color[0, 2 * HEIGHT, :, 0][drawn.mask[0, 2 * HEIGHT] & (drawn.depth[0, 2 * HEIGHT] > 10)]
     assert (row == wall).sum() > 100, "the wall"
-    assert not (row > mixed - 4).any(), "what goes on beyond the mixed pixel's centre"
+    assert not (row > wall + 4).any(), "neither the mixed pixel nor what goes on beyond it"
     assert rasterizer.render(surface, CameraPath(np.eye(4)[None], intrinsics.numpy(), WIDTH, HEIGHT)).color.equal(color)
+
+
+def test_pixels_that_stand_out_are_unmixed_and_texture_and_shadows_stay() -> None:
+    """Beside a much nearer box the wall has its own colour again; on a striped wall, or a near one, none changes."""
+    box, wall, mixed = 220, 60, 124
+    depth = torch.full((1, HEIGHT, WIDTH), 12.0)
+    color = torch.full((1, HEIGHT, WIDTH, 3), wall, dtype=torch.uint8)
+    depth[0, :, 24:40], color[0, :, 24:40] = 3.0, box
+    color[0, :, 23] = color[0, :, 40] = mixed
+    intrinsics = torch.tensor([[[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1]]])
+    alone = color.clone()
+    alone[0, :, [23, 40]] = wall
+    assert DepthSurface(depth, color, intrinsics, occlusion="thickness").surface_colors.equal(alone)
+
+    near = torch.where(depth > 3.0, torch.tensor(5.0), depth)
+    assert DepthSurface(near, color, intrinsics, occlusion="thickness").surface_colors.equal(color)
+    striped = color.clone()
+    striped[0, 1::2, :22] = striped[0, 1::2, 42:] = 2 * mixed - wall
+    assert DepthSurface(depth, striped, intrinsics, occlusion="thickness").surface_colors.equal(striped)
 
 
 def test_no_crack_opens_where_silhouettes_reach_behind_the_camera(rasterizer) -> None:

@@ -148,6 +148,13 @@ class DepthSurface:
 
         return edge_shares(self.depth, self.color, self.back_limits.steps)
 
+    @cached_property
+    def surface_colors(self) -> torch.Tensor:
+        """Colours without what the camera mixed at silhouettes, in the "thickness" model, on the depth's device."""
+        from ex4d.mesh.surface_colors import surface_colors  # imports Warp
+
+        return surface_colors(self.depth, self.color, self.back_limits.steps, self.edge_shares)
+
     @property
     def has_edge_shares(self) -> bool:
         """Whether `edge_shares`, and with them `back_limits`, have been measured."""
@@ -166,8 +173,9 @@ class DepthSurface:
         if "back_limits" in self.__dict__:
             limits = self.back_limits
             surface.__dict__["back_limits"] = replace(limits, limits=limits.limits[part], steps=limits.steps[part])
-        if self.has_edge_shares:
-            surface.__dict__["edge_shares"] = self.edge_shares[part]
+        for name in ("edge_shares", "surface_colors"):
+            if name in self.__dict__:
+                surface.__dict__[name] = self.__dict__[name][part]
         return surface
 
     def drawn_as(
@@ -184,7 +192,7 @@ class DepthSurface:
             convention=convention or self.convention,
             clean=self.clean if clean is None else clean,
         )
-        for name in ("depth_range", "back_limits", "edge_shares"):
+        for name in ("depth_range", "back_limits", "edge_shares", "surface_colors"):
             if name in self.__dict__:
                 surface.__dict__[name] = self.__dict__[name]
         return surface

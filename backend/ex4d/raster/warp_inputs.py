@@ -13,6 +13,7 @@ from ex4d.mesh import DepthSurface
 from ex4d.mesh.edge_shares import edge_shares
 from ex4d.mesh.occlusion import MIN_INNER_ANGLE_DEGREES
 from ex4d.mesh.plane_kernel import flat_widths_of
+from ex4d.mesh.surface_colors import surface_colors
 from ex4d.mesh.thickness import back_limits, pixel_angles
 from ex4d.raster.rasterizer import REFERENCE_FAR, REFERENCE_NEAR
 from ex4d.raster.tiles import Tiles
@@ -82,14 +83,16 @@ class Inputs:
         source.depth, source.color = wp.from_torch(self.depth), wp.from_torch(self.color)
         source.border = wp.from_torch(self.border)
         source.ray_x, source.ray_y = wp.from_torch(self.ray_x), wp.from_torch(self.ray_y)
+        source.surface_color = source.color
         if surface.occlusion == "thickness":
             if surface.frames == 1 or surface.has_edge_shares:
-                found, shares = surface.back_limits, surface.edge_shares
+                found, shares, colors = surface.back_limits, surface.edge_shares, surface.surface_colors
             else:
                 found = back_limits(self.depth, self.pixel_angles)
                 shares = edge_shares(self.depth, self.color, found.steps)
+                colors = surface_colors(self.depth, self.color, found.steps, shares)
             source.limits, source.steps = wp.from_torch(found.limits), wp.from_torch(found.steps)
-            source.shares = wp.from_torch(shares)
+            source.shares, source.surface_color = wp.from_torch(shares), wp.from_torch(colors)
         source.pixel_angles = wp.from_torch(self.pixel_angles)
         source.rows, source.columns = surface.grid_shape
         source.ring = surface.ring

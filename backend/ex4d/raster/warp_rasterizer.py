@@ -17,7 +17,7 @@ import torch
 import warp as wp
 
 from ex4d.devices import NO_CUDA, Devices, cpu_cores
-from ex4d.mesh import DepthSurface, edge_shares_kernel, thickness_kernel
+from ex4d.mesh import DepthSurface, edge_shares_kernel, surface_colors_kernel, thickness_kernel
 from ex4d.raster.frames import RenderedBatch
 from ex4d.raster.mask_cleaning import can_be_cleaned, remove_specks, vote
 from ex4d.raster.rasterizer import (
@@ -87,6 +87,7 @@ class WarpRasterizer:
         for kernels in (
             thickness_kernel,
             edge_shares_kernel,
+            surface_colors_kernel,
             projection,
             drawing,
             unsnapped,
@@ -330,10 +331,12 @@ class WarpRasterizer:
                 results.append(wp.from_torch(alpha))
             launch_grid(kernel, pixels, projected, view, winners, *results)
             if surface.deep_color is not None and deep_color.shape[1]:
+                plain = source.color, source.surface_color
                 source.color = wp.from_torch(surface.deep_color.contiguous().view(torch.uint8))
+                source.surface_color = source.color
                 results[0] = wp.from_torch(deep_color.view(torch.uint8))
                 launch_grid(kernel, pixels, projected, view, winners, *results)
-                source.color = wp.from_torch(surface.color.contiguous())
+                source.color, source.surface_color = plain
 
     def _empty(self, dtype: type, *shape: int) -> wp.array:
         """Working memory from PyTorch, which keeps it for the next batch and raises its own out-of-memory error."""

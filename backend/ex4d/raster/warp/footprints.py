@@ -12,7 +12,7 @@ import warp as wp
 
 from ex4d.mesh.edge_shares_kernel import inside, is_step
 from ex4d.raster.warp.projection import Source
-from ex4d.raster.warp.resolving import is_deep, source_color, within_range
+from ex4d.raster.warp.resolving import is_deep, source_color, surface_color, within_range
 
 wp.set_module_options({"enable_backward": False})
 
@@ -145,9 +145,9 @@ def bilinear(source: Source, frame: int, place: wp.vec2) -> wp.vec3:
     y = place[1] - float(row)
     if is_beside_step(source, frame, row, column, 0):
         return weighted(source, frame, place, wp.vec4(0.0, 1.0 - x, x, 0.0), wp.vec4(0.0, 1.0 - y, y, 0.0))
-    above = (1.0 - x) * source_color(source, frame, row, column) + x * source_color(source, frame, row, column + 1)
+    above = (1.0 - x) * surface_color(source, frame, row, column) + x * surface_color(source, frame, row, column + 1)
     row += 1
-    below = (1.0 - x) * source_color(source, frame, row, column) + x * source_color(source, frame, row, column + 1)
+    below = (1.0 - x) * surface_color(source, frame, row, column) + x * surface_color(source, frame, row, column + 1)
     return (1.0 - y) * above + y * below
 
 
@@ -167,7 +167,7 @@ def cubic(source: Source, frame: int, place: wp.vec2) -> wp.vec3:
     for k in range(4):
         line = wp.vec3(0.0, 0.0, 0.0)
         for j in range(4):
-            line += across[j] * source_color(source, frame, row + k - 1, column + j - 1)
+            line += across[j] * surface_color(source, frame, row + k - 1, column + j - 1)
         color += down[k] * line
     if is_deep(source):
         color = without_ringing(source, frame, row, column, color)
@@ -232,15 +232,15 @@ def color_near(source: Source, frame: int, place: wp.vec2, down: int, right: int
     row += rows_on_surface
     columns_on_surface = reach_on_surface(source, frame, row, column, 0, columns)
     column += columns_on_surface
-    color = source_color(source, frame, row, column)
+    color = surface_color(source, frame, row, column)
     if columns_on_surface != columns:
         back = wp.clamp(columns_on_surface - columns, -1, 1)
         if reach_on_surface(source, frame, row, column, 0, back) != 0:
-            color += color - source_color(source, frame, row, column + back)
+            color += color - surface_color(source, frame, row, column + back)
     if rows_on_surface != rows:
         back = wp.clamp(rows_on_surface - rows, -1, 1)
         if reach_on_surface(source, frame, row, column, back, 0) != 0:
-            color += source_color(source, frame, row, column) - source_color(source, frame, row + back, column)
+            color += surface_color(source, frame, row, column) - surface_color(source, frame, row + back, column)
     return color
 
 

@@ -61,6 +61,7 @@ class Source:
 
     depth: wp.array3d(dtype=float)  # (B, H, W)
     color: wp.array4d(dtype=wp.uint8)  # (B, H, W, 3), or the bytes of half floats, (B, H, W, 6)
+    surface_color: wp.array4d(dtype=wp.uint8)  # like color, see `surface_colors`; color itself outside "thickness"
     ray_x: wp.array2d(dtype=float)  # (B, C), x / z of each column of vertices
     ray_y: wp.array2d(dtype=float)  # (B, R), y / z of each row
     border: wp.array(dtype=float)  # (B,), depth of the outermost vertices

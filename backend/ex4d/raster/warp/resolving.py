@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warp as wp
 
+from ex4d.mesh.edge_shares_kernel import color_at
 from ex4d.raster.warp.cutting import shown_source_pixel
 from ex4d.raster.warp.edge_rules import cross, face_corner, homogeneous_edge, meets, sample_centre
 from ex4d.raster.warp.filling import is_wanted
@@ -212,7 +213,10 @@ def rim_end(
                 count += 1.0
         if count > 0.0:
             other /= count
-            color = within_range(source, other + (color - other) / wp.max(own, LEAST_SHARE), color)
+            mixed = color
+            color = surface_color(source, frame, row, column)
+            if wp.length_sq(color - mixed) == 0.0:
+                color = within_range(source, other + (color - other) / wp.max(own, LEAST_SHARE), mixed)
     return color
 
 
@@ -331,24 +335,38 @@ def clamped(weights: wp.vec3) -> wp.vec3:
 def blend(source: Source, frame: int, face: Face, weights: wp.vec3) -> wp.vec3:
     """The colour of a face at perspective-correct weights."""
     return (
-        weights[0] * source_color(source, frame, face.rows[0], face.columns[0])
-        + weights[1] * source_color(source, frame, face.rows[1], face.columns[1])
-        + weights[2] * source_color(source, frame, face.rows[2], face.columns[2])
+        weights[0] * surface_color(source, frame, face.rows[0], face.columns[0])
+        + weights[1] * surface_color(source, frame, face.rows[1], face.columns[1])
+        + weights[2] * surface_color(source, frame, face.rows[2], face.columns[2])
     )
 
 
 @wp.func
 def source_color(source: Source, frame: int, row: int, column: int) -> wp.vec3:
-    """Colour of a vertex; the ring repeats the outermost pixels."""
+    """Colour of a vertex as the camera coded it; the ring repeats the outermost pixels."""
     y = wp.clamp(row - source.ring, 0, source.color.shape[1] - 1)
     x = wp.clamp(column - source.ring, 0, source.color.shape[2] - 1)
-    if is_deep(source):
+    return pixel_color(source.color, frame, y, x)
+
+
+@wp.func
+def surface_color(source: Source, frame: int, row: int, column: int) -> wp.vec3:
+    """Colour of a vertex as its surface has it, wherever the vertex does not show as the source pixel it is."""
+    y = wp.clamp(row - source.ring, 0, source.color.shape[1] - 1)
+    x = wp.clamp(column - source.ring, 0, source.color.shape[2] - 1)
+    return pixel_color(source.surface_color, frame, y, x)
+
+
+@wp.func
+def pixel_color(colors: wp.array4d(dtype=wp.uint8), frame: int, row: int, column: int) -> wp.vec3:
+    """Colour of a source pixel, of 8 bits or half floats."""
+    if colors.shape[3] == 6:
         return wp.vec3(
-            half_at(source, frame, y, x, 0), half_at(source, frame, y, x, 1), half_at(source, frame, y, x, 2)
+            half_at(colors, frame, row, column, 0),
+            half_at(colors, frame, row, column, 1),
+            half_at(colors, frame, row, column, 2),
         )
-    return wp.vec3(
-        float(source.color[frame, y, x, 0]), float(source.color[frame, y, x, 1]), float(source.color[frame, y, x, 2])
-    )
+    return color_at(colors, frame, row, column)
 
 
 @wp.func
@@ -358,10 +376,10 @@ def is_deep(source: Source) -> bool:
 
 
 @wp.func
-def half_at(source: Source, frame: int, row: int, column: int, channel: int) -> float:
+def half_at(colors: wp.array4d(dtype=wp.uint8), frame: int, row: int, column: int, channel: int) -> float:
     """A channel of a source pixel's half floats."""
-    low = wp.uint16(source.color[frame, row, column, 2 * channel])
-    high = wp.uint16(source.color[frame, row, column, 2 * channel + 1])
+    low = wp.uint16(colors[frame, row, column, 2 * channel])
+    high = wp.uint16(colors[frame, row, column, 2 * channel + 1])
     return float(wp.cast(low | (high << wp.uint16(8)), wp.float16))
 
 

@@ -17,14 +17,13 @@ import warp as wp
 
 from ex4d.mesh.edge_shares_kernel import inside, is_step
 from ex4d.raster.warp.projection import Face, Source, View, camera_direction, on_border, source_point
+from ex4d_core import thickness_rule
 
 wp.set_module_options({"enable_backward": False})
 
 # A plane's disparity differs from that of its last pixel by at most this share, or it would reach the horizon.
 MOST_CHANGE = wp.constant(0.5)
-# Times what shows of a round body. 1 and 1.5 gave masks a little closer to the truth on most scenes, but more of what
-# was never seen was called seen (docs/measured/rendering.md).
-HIDING = wp.constant(2.0)
+HIDING = wp.constant(thickness_rule.HIDING)
 # Times the disparity of the caps, which would hide what lies behind them.
 BEFORE_CAPS = wp.constant(1.001)
 # The ring's vertices lie half a pixel beyond the outermost pixels.
