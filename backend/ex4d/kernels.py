@@ -1,7 +1,8 @@
 """Compiles this package's Warp kernels: modules in parallel, and each once per machine, whichever process is first.
 
 Warp compiles a module when it is first needed and keeps it in its cache. A GPU's modules take a minute or more
-together, so that rasterizers load what they use with `load_kernels`, and a worker has the rest compiled in the background.
+together, so that rasterizers load what they use with `load_kernels`, and a worker has the rest compiled in the
+background.
 """
 
 from __future__ import annotations
@@ -77,14 +78,12 @@ def _load_all(modules: Iterable[wp.Module], where: wp.Device, threads: int | Non
     modules = [one for one in modules if (one.name, where.alias) not in _loaded]
     if not modules:
         return
-    new = [one for one in modules if not _is_compiled(one, where)]
-    if new:
-        log.info("compiling kernels for %s, once per machine: %s", where.alias, ", ".join(one.name for one in new))
     started = time.monotonic()
     with ThreadPoolExecutor(min(len(modules), threads or cpu_cores())) as pool:
-        list(pool.map(lambda module: _load(module, where), modules))
-    if new:
-        log.info("kernels for %s are ready, after %.1f seconds", where.alias, time.monotonic() - started)
+        compiled = sum(pool.map(lambda module: _load(module, where), modules))
+    if compiled:
+        seconds = time.monotonic() - started
+        log.info("compiled %d modules of kernels for %s in %.1f seconds", compiled, where.alias, seconds)
 
 
 def compile_in_background(device: str) -> threading.Thread:
@@ -130,10 +129,15 @@ def _block(device: wp.Device) -> int | None:
     return BLOCK_THREADS if device.is_cuda else None
 
 
-def _load(module: wp.Module, device: wp.Device) -> None:
+def _load(module: wp.Module, device: wp.Device) -> bool:
+    """Load a module; returns whether it was compiled for that."""
     with _lock_of(module):
+        is_new = not _is_compiled(module, device)
+        if is_new:
+            log.info("compiling kernels for %s, once per machine: %s", device.alias, module.name)
         wp.force_load(device=device, modules=[module], block_dim=_block(device))
     _loaded.add((module.name, device.alias))
+    return is_new
 
 
 def _lock_of(module: wp.Module) -> AbstractContextManager[object]:
