@@ -14,7 +14,8 @@ import draw_rooms
 # From the top. Rooms of one layer may import each other, as long as there is no circle.
 LAYERS = [
     {"cli"},
-    {"service", "demo"},
+    {"training"},
+    {"service", "demo", "evaluation"},
     {"pipeline"},
     {"generation", "raster"},
     {"mesh"},

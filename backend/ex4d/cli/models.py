@@ -2,6 +2,7 @@
 
   ex4d models list              which parts are here, how large they are, and their licences
   ex4d models fetch [PART ...]  download what wan needs, or the named parts; resumes interrupted downloads
+                                ("evaluation" is all that ex4d evaluate uses)
   ex4d models check [PART ...]  compare files with the published ones (reads every byte; --quick reads headers only)
 
 Weights are in the folder of --models. Those of the engine wan are also found by content: there, in --model-path, in
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from ex4d.cli.options import add_models_arguments, confirmed, machine_settings
 from ex4d.cli.report import Report
-from ex4d.weights.catalogue import PARTS, Part
+from ex4d.weights.catalogue import EVALUATION, PARTS, Part
 from ex4d_core.errors import RequestError
 from ex4d_core.sizes import size_text
 
@@ -168,6 +169,7 @@ def _note_missing_packages(part: Part, report: Report) -> None:
 
 
 def _chosen(names: Sequence[str]) -> list[Part]:
+    names = [one for name in names for one in (EVALUATION if name == "evaluation" else (name,))]
     known = {part.name: part for part in PARTS}
     if unknown := [name for name in names if name not in known]:
         raise RequestError(f"unknown part {unknown[0]!r}: expected {', '.join(known)}")

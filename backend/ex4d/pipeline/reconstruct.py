@@ -20,6 +20,7 @@ from ex4d.depth import (
     ASSUMED_FOV_NOTE,
     DepthClip,
     DepthError,
+    DepthEstimator,
     DepthFiles,
     EdgeSettings,
     EstimatorSettings,
@@ -267,7 +268,20 @@ def _estimated_depth(
 ) -> DepthClip:
     if settings.layout != "estimator":
         raise RequestError(f"depth of layout {settings.layout} needs files: give them, or use layout estimator")
-    estimator = create_estimator(
+    focal = None if known is None else known.normalized_focal(footage.width)
+    estimator = estimator_of(settings, device, machine, normalized_focal=focal)
+    return estimator.estimate(footage, lambda done, total: progress(ESTIMATE_STAGE, done, total))
+
+
+def estimator_of(
+    settings: DepthSettings,
+    device: str = "auto",
+    machine: MachineSettings | None = None,
+    *,
+    normalized_focal: float | None = None,
+) -> DepthEstimator:
+    """The estimator that settings of layout "estimator" ask for, loaded; errors as `ex4d.depth.create_estimator`."""
+    return create_estimator(
         EstimatorSettings(
             name=settings.estimator,
             machine=machine or MachineSettings.from_environment(),
@@ -276,11 +290,10 @@ def _estimated_depth(
             edges=EdgeSettings() if settings.refine_edges else None,
             noise_filter=settings.noise_filter != "off",
             temporal_alignment=settings.temporal_alignment,
-            normalized_focal=None if known is None else known.normalized_focal(footage.width),
+            normalized_focal=normalized_focal,
             full_precision=settings.full_precision,
         )
     )
-    return estimator.estimate(footage, lambda done, total: progress(ESTIMATE_STAGE, done, total))
 
 
 def build_scene(

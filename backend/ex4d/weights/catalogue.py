@@ -26,6 +26,8 @@ DEPTH_ANYTHING = "depth-anything-v2"
 DEPTH_ANYTHING_3_SMALL, DEPTH_ANYTHING_3_BASE = "depth-anything-3-small", "depth-anything-3-base"
 DEPTH_ANYTHING_3_METRIC = "depth-anything-3-metric"
 MOGE_2, MOGE_2_SMALL = "moge-2", "moge-2-small"
+LPIPS_BACKBONE, INCEPTION = "evaluation-lpips", "evaluation-inception"
+I3D, CLIP = "evaluation-i3d", "evaluation-clip"
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class PublishedFile:
         size: bytes; exact where there is a hash, else approximate.
         sha256: of its bytes, "" if unknown.
         folder: where the repository lies below the folder of models; "" for its own name there.
+        url: of a file that is not on the hub; `repository` and `path` then only say where it lies here.
     """
 
     repository: str
@@ -44,6 +47,7 @@ class PublishedFile:
     size: int = 0
     sha256: str = ""
     folder: str = ""
+    url: str = ""
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,12 @@ def _wan(name: str, title: str, *beginnings: str) -> Part:
     """A part of Wan2.1, of the files whose paths begin so."""
     files = tuple(PublishedFile(WAN, path, *known) for path, known in _WAN_FILES.items() if path.startswith(beginnings))
     return Part(name, title, "wan", _APACHE, True, files)
+
+
+def _evaluation(name: str, title: str, licence: str, path: str, size: int, url: str) -> Part:
+    """A network of one file that measures results, published outside the hub."""
+    file = PublishedFile("evaluation", path, size, folder="evaluation", url=url)
+    return Part(name, title, "evaluation", licence, True, (file,), needed=False)
 
 
 # The estimators are in the order in which `auto` prefers them; the one that is needed is the first for any work.
@@ -249,7 +259,42 @@ PARTS: tuple[Part, ...] = (
         needed=False,
         packages=("transformers", "safetensors"),
     ),
+    _evaluation(
+        LPIPS_BACKBONE,
+        "AlexNet, for LPIPS",
+        "BSD-3-Clause",
+        "alexnet-owt-7be5be79.pth",
+        244_408_911,
+        "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+    ),
+    _evaluation(
+        INCEPTION,
+        "Inception v3 as FID is defined by it",
+        "Apache-2.0",
+        "weights-inception-2015-12-05-6726825d.pth",
+        95_628_359,
+        "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
+    ),
+    _evaluation(
+        I3D,
+        "I3D of Kinetics-400, for FVD",
+        "Apache-2.0",
+        "i3d_pretrained_400.pt",
+        50_900_000,
+        "https://github.com/songweige/TATS/raw/main/tats/fvd/i3d_pretrained_400.pt",
+    ),
+    Part(
+        CLIP,
+        "CLIP ViT-B/32, for similarities",
+        "evaluation",
+        "MIT",
+        True,
+        _files("openai/clip-vit-base-patch32", {"config.json": 4_000, "model.safetensors": 605_157_884}),
+        needed=False,
+        packages=("transformers", "safetensors"),
+    ),
 )
+EVALUATION = tuple(entry.name for entry in PARTS if entry.kind == "evaluation")
 ESTIMATORS = tuple(entry.name for entry in PARTS if entry.kind == "depth")
 
 

@@ -67,9 +67,10 @@ def _download(file: PublishedFile, path: Path) -> None:
 
     if constants.HF_HUB_OFFLINE:
         raise OfflineModeIsEnabled("HF_HUB_OFFLINE is set")
-    url, headers = hf_hub_url(file.repository, file.path), build_hf_headers()
+    # The hub's keys are the hub's alone.
+    url, headers = (file.url, {}) if file.url else (hf_hub_url(file.repository, file.path), build_hf_headers())
     try:
-        size = get_hf_file_metadata(url).size
+        size = None if file.url else get_hf_file_metadata(url).size
     except _network_errors():  # the download says so better, or succeeds
         size = None
     arriving = arriving_path(path)
@@ -101,7 +102,9 @@ def require_downloader(part: Part) -> None:
 
 
 def _keep_hash(models: Path, file: PublishedFile, path: Path) -> None:
-    """Ask the hub for a fetched file's hash, and compare or keep it."""
+    """Ask the hub for a fetched file's hash, and compare or keep it; a file from elsewhere has none there."""
+    if file.url:
+        return
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
     try:

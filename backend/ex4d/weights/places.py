@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 _TINY_NAMES, _TINY_FOLDER = ("taew2_1.safetensors", "taew2_1.pth"), "vae_approx"
 _LORA_ENDINGS = (".safetensors", ".ckpt", ".pt", ".pth")
+# Parts that encode, and whose results do not change while an adapter is trained.
+ENCODERS = ("text_encoder", "image_encoder", "vae")
 # Not .pt, which may be a program (TorchScript).
 _UPSCALER_ENDINGS = (".safetensors", ".pth")
 
@@ -214,10 +216,28 @@ def find_wan_files(models: Path, chosen: Mapping[str, Path] | None = None, furth
     found = {name: _chosen_files(models, name, path) for name, path in chosen.items()}
     others = [entry for entry in PARTS if entry.kind == "wan" and entry.name not in chosen]
     found |= {entry.name: search.files(entry) for entry in others}
+    return _as_wan_files(search, found, chosen, tuple(found))
+
+
+def find_encoder_files(models: Path, further: Sequence[Path] = ()) -> WanFiles:
+    """What encoding needs alone: text encoder, image encoder and VAE; errors and arguments as `find_wan_files`.
+
+    The transformer has no files, and the adapter's is the VAE's, which nobody reads as an adapter.
+    """
+    search = _Search(models, further)
+    found = {name: search.files(part(name)) for name in ENCODERS}
+    return _as_wan_files(search, {"dit": (), **found, "ex4d": found["vae"]}, {}, ENCODERS)
+
+
+def _as_wan_files(
+    search: _Search,
+    found: dict[str, tuple[Path, ...]],
+    chosen: Mapping[str, Path],
+    needed: Sequence[str],
+) -> WanFiles:
     beside = [chosen["text_encoder"].parent] if "text_encoder" in chosen else []
     found["tokenizer"] = tuple(search.tokenizers(beside))
-    missing = [name for name, paths in found.items() if not paths]
-    if missing:
+    if missing := [name for name in (*needed, "tokenizer") if not found[name]]:
         raise _missing(search, missing)
     single = {name: paths[0] for name, paths in found.items() if name not in ("dit", "text_encoder")}
     return WanFiles(dit=found["dit"], text_encoder=found["text_encoder"], **single)

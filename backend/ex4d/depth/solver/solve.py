@@ -41,11 +41,13 @@ class SolvedCamera:
             is taken as standing still.
         points: that the frames see, in the same unit; in pixels of the undistorted image if there is lens distortion.
         notes: sentences for the artist where there is no camera; a camera has its own.
+        still: whether that is because nothing moves in the frames; a camera that turns or zooms is none, either.
     """
 
     camera: KnownCamera | None
     points: SparsePoints | None
     notes: tuple[str, ...] = ()
+    still: bool = False
 
 
 def solve_camera(
@@ -135,7 +137,10 @@ def _without_parallax(motion: Motion, footage: FootageInfo) -> SolvedCamera:
         )
     why = motion.value
     return SolvedCamera(
-        None, None, (f"the footage has no parallax ({why}): the source camera is taken as standing still",)
+        None,
+        None,
+        (f"the footage has no parallax ({why}): the source camera is taken as standing still",),
+        still=motion is Motion.STILL,
     )
 
 

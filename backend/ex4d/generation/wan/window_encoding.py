@@ -59,9 +59,9 @@ class WindowEncoder:
         first, frames, files = known[:, :, 0], pixels.color.shape[2], networks.choice.files
         owner = "image encoder", files_identity(files.image_encoder), networks.choice.dtype
         image_embeds = encodes.find_or_make(owner, first, lambda: networks.image_embedding(first))
-        color = self._encoded(pixels.color, frames)
-        mask = self._encoded(pixels.mask, frames)
-        known_then_grey = self._encoded(known, frames)
+        color = self.latents_of(pixels.color, frames)
+        mask = self.latents_of(pixels.mask, frames)
+        known_then_grey = self.latents_of(known, frames)
         # The VAE's encoder is causal, so these are the latents of the known frames alone.
         known_latents = known_then_grey[:, :, : latent_count(known.shape[2])]
         if before is not None and before.latents is not None:
@@ -91,10 +91,13 @@ class WindowEncoder:
         if before.decoded is None:
             return carried
         decoded = before.decoded.transpose(0, 1)[None].to(self._networks.device)
-        return carried + encoded[:, :, 1:] - self._encoded(decoded, decoded.shape[2])[:, :, 1:]
+        return carried + encoded[:, :, 1:] - self.latents_of(decoded, decoded.shape[2])[:, :, 1:]
 
-    def _encoded(self, video: torch.Tensor, frames: int) -> torch.Tensor:
-        """Latents of a video (1, 3, T, H, W) that goes on in mid grey up to ``frames``; see `encode_cache`."""
+    def latents_of(self, video: torch.Tensor, frames: int) -> torch.Tensor:
+        """Latents (1, 16, F, h, w) of a video (1, 3, T, H, W) that goes on in mid grey up to ``frames``.
+
+        They are kept, see `encode_cache`.
+        """
         networks = self._networks
         owner = "vae", files_identity(networks.choice.files.vae), networks.choice.dtype, frames
 

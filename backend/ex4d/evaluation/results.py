@@ -1,0 +1,73 @@
+"""What methods made: finds the result of each task, and says what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ex4d.evaluation.clips import Frames, Task
+from ex4d.evaluation.errors import EvaluationError
+from ex4d.media.sequences import is_sequence
+
+MOVIES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif")
+TAKE = "take.mp4"  # of a take's folder, as `ex4d generate` writes it
+_BLACK, _FROZEN = 4.0, 0.05  # mean of all values, and mean change from frame to frame, of 255
+
+
+@dataclass(frozen=True)
+class Method:
+    """Somebody's results.
+
+    Attributes:
+        name: of its rows.
+        folder: with one result a task, named as the task: a movie, a folder of images, or a take's folder.
+    """
+
+    name: str
+    folder: Path
+
+    @staticmethod
+    def parse(text: str) -> Method:
+        """Of NAME=FOLDER.
+
+        Raises:
+            EvaluationError: it is not that, or there is no such folder.
+        """
+        name, equals, folder = text.partition("=")
+        if not equals or not name or not folder:
+            raise EvaluationError(f"results are given as NAME=FOLDER, not {text!r}")
+        if not Path(folder).is_dir():
+            raise EvaluationError(f"the results of {name} are not at {folder}: there is no such folder")
+        return Method(name, Path(folder))
+
+    def find(self, task: Task) -> Path | None:
+        """The result of a task; None if there is none.
+
+        Raises:
+            EvaluationError: there are several.
+        """
+        place = self.folder / task.name
+        found = [place.parent / f"{place.name}{ending}" for ending in MOVIES]
+        found = [path for path in found if path.is_file()]
+        if place.is_dir():
+            found += [place / TAKE] if (place / TAKE).is_file() else [place] if is_sequence(place) else []
+        if len(found) > 1:
+            raise EvaluationError(f"{self.name} has two results for {task.name}: {found[0].name} and {found[1].name}")
+        return found[0] if found else None
+
+
+def doubts(frames: Frames, asked_to_move: bool) -> Iterator[str]:
+    """What is suspicious about a result as a whole: it is measured nevertheless."""
+    means, changes, before = [], [], None
+    for frame in frames:
+        means.append(float(frame.mean()))
+        if before is not None:
+            changes.append(float(np.abs(frame.astype(np.int16) - before).mean()))
+        before = frame.astype(np.int16)
+    if max(means) < _BLACK:
+        yield "it is black"
+    elif asked_to_move and changes and max(changes) < _FROZEN:
+        yield "it is frozen, though its camera should move"
