@@ -1,4 +1,4 @@
-"""Kernels: compiled in parallel into Warp's cache, once per machine whichever process is first, and only when needed."""
+"""Kernels: compiled in parallel into Warp's cache, once per machine, whichever process is first."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import ex4d.generation
 import ex4d.mesh
 import ex4d.raster.warp
 from ex4d.kernels import CPU_KERNEL_FILES, KERNEL_FILES, load_kernels
+from ex4d.leftovers import compiled_kernels
 from ex4d.mesh import edge_shares_kernel, thickness_kernel
 from ex4d.raster.warp import stretched_faces
 
@@ -50,7 +51,7 @@ def test_the_largest_file_compiles_in_parts():
     assert not any(kernel.module.options["enable_backward"] for kernel in kernels)
 
 
-def test_two_processes_compile_each_module_once(tmp_path):
+def test_two_processes_compile_each_module_once(tmp_path, monkeypatch):
     place = {**os.environ, "WARP_CACHE_PATH": str(tmp_path)}
     started = [
         subprocess.Popen([sys.executable, "-c", _LOAD], env=place, stderr=subprocess.PIPE, text=True) for _ in range(2)
@@ -60,6 +61,8 @@ def test_two_processes_compile_each_module_once(tmp_path):
     for name in ("ex4d.raster.warp.remembering", "ex4d.generation.far_side_kernels"):
         assert len(list(tmp_path.rglob(f"wp_{name}_*.o"))) == 1
         assert "".join(logs).count(f"compiling kernels for cpu, once per machine: {name}\n") == 1
+    monkeypatch.setenv("WARP_CACHE_PATH", str(tmp_path))
+    assert sum(one.bytes > 0 for one in compiled_kernels()) == 2  # what `ex4d clean` finds
 
 
 def test_what_is_loaded_is_not_loaded_again(caplog, monkeypatch):
