@@ -171,9 +171,7 @@ class DepthSurface:
                 surface.__dict__[name] = tuple(change(values) for values in self.__dict__[name])
         if "back_limits" in self.__dict__:
             limits = self.back_limits
-            surface.__dict__["back_limits"] = replace(
-                limits, limits=change(limits.limits), steps=change(limits.steps)
-            )
+            surface.__dict__["back_limits"] = replace(limits, limits=change(limits.limits), steps=change(limits.steps))
         if self.has_edge_shares:
             surface.__dict__["edge_shares"] = change(self.edge_shares)
         return surface

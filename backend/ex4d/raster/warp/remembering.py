@@ -197,9 +197,7 @@ def recall_unseen(
                     place = place_of(point, key_poses[t, key], key_intrinsics[key], still.shape[1], still.shape[2])
                     known = place.inside and still[key, place.row, place.column] != wp.uint8(0)
                     if known:
-                        place = place_of(
-                            point, own_poses[t], own_intrinsics[t], own_depth.shape[1], own_depth.shape[2]
-                        )
+                        place = place_of(point, own_poses[t], own_intrinsics[t], own_depth.shape[1], own_depth.shape[2])
                         if place.inside:
                             limit = nearest_around(own_depth, t, place.row, place.column)
                             known = place.z >= limit * (1.0 - free)
@@ -225,8 +223,6 @@ def recall_unseen(
                         if wp.abs(drawn_depth[start + key, row, column] - farthest) <= same * farthest:
                             weight += 1.0
                             for channel in range(3):
-                                total[channel] = total[channel] + float(
-                                    drawn_color[start + key, row, column, channel]
-                                )
+                                total[channel] = total[channel] + float(drawn_color[start + key, row, column, channel])
                     for channel in range(3):
                         color[t, row, column, channel] = wp.uint8(int(total[channel] / weight + 0.5))
