@@ -6,7 +6,7 @@ colours. `ex4d.pipeline.clip_memory` chooses the frames.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import warp as wp
+from cachetools import LRUCache
 
 from ex4d.devices import cpu_cores
 from ex4d.kernels import BLOCK_THREADS, load_kernels
@@ -40,6 +41,8 @@ _AROUND = 2
 _WORTH = 0.03
 # Pixels of the squares of small images that are drawn where they have a hole.
 _TILE = 8
+# Frames of footage whose solid is kept: a live view shows one frame again and again.
+_KEPT_SOLIDS = 2
 
 
 class KeyFrames:
@@ -83,6 +86,7 @@ class KeyFrames:
             still &= ~masked
         self._still = (still[usable] if self.contradicted else still).view(torch.uint8)
         self._surface = _selected(surface, kept) if self.contradicted and kept else surface
+        self._solids: LRUCache[Hashable, tuple[DepthSurface, DepthSurface]] = LRUCache(_KEPT_SOLIDS)
         self._small = self._surface.reduced(max(1, min(surface.size) // _SEARCH_SIDE))
         if kept:
             for one in (self._surface, self._small):
@@ -120,10 +124,10 @@ class KeyFrames:
         for k in range(len(mask)):
             if not bool(mask[k].all()):
                 one = slice(k, k + 1)
-                part = surface.frame_range(k, k + 1).to(self._rasterizer.device)
-                view = NewViews(part, camera.frames(k, k + 1), skipped[one])
+                own, small = self._solids_of(surface.frame_range(k, k + 1), shown[k])
+                view = NewViews(own, camera.frames(k, k + 1), skipped[one])
                 images = Images(color[one], depth[one], remembered[one])
-                self._recall_one(~mask[one], view, images, depth[one] if is_exact else None)
+                self._recall_one(~mask[one], view, small, images, depth[one] if is_exact else None)
         color, depth, remembered = (values.to(device) for values in (color, depth, remembered))
         if rendered.alpha is not None:
             # Of these pixels a part was seen, which stays, in front of what is remembered.
@@ -160,6 +164,21 @@ class KeyFrames:
         self._fill(hole, views, drawn, rendered.depth, images)
         return images.remembered
 
+    def _solids_of(self, own: DepthSurface, number: int) -> tuple[DepthSurface, DepthSurface]:
+        """One frame of footage as a solid, and small; those of the last frames are kept, with what is measured of them.
+
+        Solid to a plausible depth, whatever the render's model: a watertight frame has a wall before all it never saw.
+        """
+        key = number, own.size, own.occlusion_rule
+        if key not in self._solids:
+            solid = own.to(self._rasterizer.device)
+            solid = solid.drawn_as(occlusion="thickness", convention="centered", clean=False)
+            small = solid.reduced(max(1, min(self._surface.size) // _SEARCH_SIDE))
+            for one in (solid, small):
+                one.edge_shares  # noqa: B018 - measured once, with back limits, not at every drawing
+            self._solids[key] = solid, small
+        return self._solids[key]
+
     def _skipped(self, shown: Sequence[int]) -> list[int]:
         """Which key frame each frame is itself, or -1."""
         return [self.frames.index(number) if number in self.frames else -1 for number in shown]
@@ -168,6 +187,7 @@ class KeyFrames:
         self,
         hole: torch.Tensor,
         view: NewViews,
+        small: DepthSurface,
         images: Images,
         drawn: torch.Tensor | None,
     ) -> None:
@@ -175,9 +195,10 @@ class KeyFrames:
 
         Args:
             hole: (1, h, w) bool, where it sees nothing.
+            small: the view's own solid, small.
             drawn: its depth (1, h, w), if that is of the pixels' centres in the "thickness" model, at least in holes.
         """
-        tiles = self._worth_drawing(hole[0], view)
+        tiles = self._worth_drawing(hole[0], view, small)
         if not bool(tiles.wanted.any()):
             return
         # What is drawn is written over.
@@ -185,13 +206,14 @@ class KeyFrames:
         keys = self._rasterizer.render_tiles(self._surface, _repeated(view.camera, len(self.frames)), tiles)
         self._fill(hole, view, keys, wall, images)
 
-    def _worth_drawing(self, hole: torch.Tensor, view: NewViews) -> Tiles:
+    def _worth_drawing(self, hole: torch.Tensor, view: NewViews, own: DepthSurface) -> Tiles:
         """Where each key frame may fill holes, by drawing all of them small.
 
         Holes are often large, lie where no key frame looks, or are thin rims of what all of them see.
 
         Args:
             hole: (h, w) bool.
+            own: the view's own solid, small.
         """
         side = max(1, min(view.camera.size) // _SEARCH_SIDE)
         with_hole = tiles_with(hole, side)
@@ -203,8 +225,7 @@ class KeyFrames:
         around = widened(with_hole[None], 1)
         images = Images.empty(around.shape, self._rasterizer.device)
         near = replace(view, camera=small)
-        step = max(1, min(self._surface.size) // _SEARCH_SIDE)
-        wall = self._wall(replace(near, own=view.own.reduced(step)), Tiles(around, 1))
+        wall = self._wall(replace(near, own=own), Tiles(around, 1))
         everywhere = Tiles(around.expand(len(self.frames), -1, -1).contiguous(), 1, is_solid=False)
         keys = self._rasterizer.render_tiles(self._small, _repeated(small, len(self.frames)), everywhere)
         self._fill(around, near, keys, wall, images)
@@ -219,12 +240,8 @@ class KeyFrames:
         fill_holes(hole, views, DrawnKeys(self._surface, self._still, keys), wall, images, self._rasterizer)
 
     def _wall(self, view: NewViews, tiles: Tiles) -> torch.Tensor:
-        """(1, h, w) depth up to which a frame's own solid leaves the rays free, in some tiles of its image.
-
-        Solid to a plausible depth, whatever the render's model: a watertight frame has a wall before all it never saw.
-        """
-        solid = view.own.drawn_as(occlusion="thickness", convention="centered", clean=False)
-        drawn = self._rasterizer.render_tiles(solid, view.camera, tiles)
+        """(1, h, w) depth up to which a frame's own solid leaves the rays free, in some tiles of its image."""
+        drawn = self._rasterizer.render_tiles(view.own, view.camera, tiles)
         assert drawn.depth is not None, "drawn with depth"
         return drawn.depth
 
