@@ -11,6 +11,9 @@ from ex4d.subprocesses import module_environment
 PARTS = ("passes", "jobs", "memory", "gpus", "decode", "live", "files", "switch", "cold")
 # Those that need no files of weights; measured only where they are asked for.
 FURTHER_PARTS = ("fewer", "attention", "peer")
+# Of `ex4d bench train`, in its order; and the sizes of its experiment on learning.
+TRAINING_PARTS = ("masks", "steps", "learning")
+TOYS = ("tiny", "full")
 
 
 def bench_environment() -> dict[str, str]:

@@ -6,6 +6,7 @@
                        are there; views and coverage over a socket, as Blender requests them
   ex4d bench depth     the depth estimators, at full size with random weights
   ex4d bench generate  the engine wan with random weights, beside DiffSynth's code and the original EX-4D
+  ex4d bench train     simulated masks, steps of training at full size, and whether a toy learns geometry
   ex4d bench jobs      submit, first frame and end of a small job over a socket, and uploads
   ex4d bench window    with --blender: the add-on in a Blender that shows a window: drawing, ticks, import
   ex4d bench batch     twenty small shots by ex4d batch, beside a command for each step
@@ -16,14 +17,16 @@ Needs a source checkout.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from bench import FURTHER_PARTS, PARTS
+from bench import FURTHER_PARTS, PARTS, TOYS, TRAINING_PARTS
 from ex4d.cli.main import run_program
 from ex4d.cli.options import positive_number, progress_bar, size
 from ex4d.cli.report import Report
+from ex4d_core.errors import RequestError
 
 if TYPE_CHECKING:
     from bench.measuring import Row
@@ -37,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "what",
         nargs="?",
-        choices=("chain", "render", "depth", "generate", "jobs", "batch", "window"),
+        choices=("chain", "render", "depth", "generate", "train", "jobs", "batch", "window"),
         default="chain",
         help="what to measure",
     )
@@ -51,8 +54,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--part",
         action="append",
-        choices=(*PARTS, *FURTHER_PARTS),
-        help=f"with generate: only this; repeatable (all but {', '.join(FURTHER_PARTS)}: 8 minutes)",
+        choices=(*PARTS, *FURTHER_PARTS, *TRAINING_PARTS),
+        help=f"with generate: only this; repeatable (all but {', '.join(FURTHER_PARTS)}: 8 minutes); with train: "
+        f"{', '.join(TRAINING_PARTS)}",
+    )
+    parser.add_argument(
+        "--learning", action="append_const", dest="part", const="learning", help="with train: --part learning"
+    )
+    parser.add_argument("--toy", choices=TOYS, help="with train: size of the toy that learns; default: by the device")
+    parser.add_argument(
+        "--seeds", type=positive_number, default=3, metavar="N", help="with train: adapters of each kind of masks"
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=math.inf,
+        metavar="M",
+        help="with train: stop learning after this time; the same --scratch continues",
     )
     parser.add_argument(
         "--gigabytes",
@@ -61,14 +79,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="GB",
         help="with generate --part cold, without a GPU: of the transformer's files; default: the toy's",
     )
-    parser.add_argument("--scratch", help="with generate: a folder with 60 GB free; default: for temporary files")
+    parser.add_argument(
+        "--scratch",
+        help="with generate: a folder with 60 GB free; default: for temporary files; with train: keeps what is learned",
+    )
     parser.add_argument("--blender", help="a Blender executable, or a Python that has the bpy module")
 
 
 def run(options: argparse.Namespace, report: Report) -> int:
     """Report every row as soon as it is there; returns the exit code."""
     runs = {"chain": _run_chain, "render": _run_render, "depth": _run_depth, "generate": _run_generate}
-    return {**runs, "jobs": _run_jobs, "batch": _run_batch, "window": _run_window}[options.what](options, report)
+    runs |= {"train": _run_train, "jobs": _run_jobs, "batch": _run_batch, "window": _run_window}
+    return runs[options.what](options, report)
 
 
 def _run_window(options: argparse.Namespace, report: Report) -> int:
@@ -120,6 +142,30 @@ def _run_generate(options: argparse.Namespace, report: Report) -> int:
     scratch = Path(options.scratch) if options.scratch else None
     rows = measure_generation(scratch, options.part or PARTS, options.gigabytes)
     return _report_rows(rows, f"{machine()}, diffsynth {version('diffsynth')}", report)
+
+
+def _run_train(options: argparse.Namespace, report: Report) -> int:
+    from importlib.metadata import version
+    from pathlib import Path
+
+    from bench.measuring import machine
+    from ex4d.generation.wan.networks import require_diffsynth
+    from ex4d.training.adapter import require_peft
+
+    if wrong := set(options.part or ()) - set(TRAINING_PARTS):
+        raise RequestError(f"unknown part {min(wrong)!r} of train: expected one of {', '.join(TRAINING_PARTS)}")
+    require_diffsynth()
+    require_peft()
+    from bench.training import measure_training
+
+    rows = measure_training(
+        options.part or TRAINING_PARTS,
+        scratch=Path(options.scratch) if options.scratch else None,
+        toy=options.toy,
+        seeds=options.seeds,
+        minutes=options.minutes,
+    )
+    return _report_rows(rows, f"{machine()}, peft {version('peft')}, accelerate {version('accelerate')}", report)
 
 
 def _run_depth(options: argparse.Namespace, report: Report) -> int:

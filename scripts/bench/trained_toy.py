@@ -4,6 +4,8 @@ Random weights show what a change costs, but not what it does to a video: their 
 while those of a trained model change smoothly. So the bench trains a transformer of DiffSynth's own class, with a
 camera encoder, to repaint scenes of moving discs whose frames have holes, under a prompt that names the colours. The
 codec in the VAE's place is linear: blocks of 4x8x8 pixels become 16 numbers, by the scenes' principal components.
+
+`learning` trains another one with the same loop and codec, which knows no prompts and no cameras.
 """
 
 from __future__ import annotations
@@ -87,20 +89,35 @@ def moving_scenes(count: int, generator: torch.Generator) -> Scenes:
 class LinearCodec:
     """Blocks of 4 frames of 8x8 pixels to 16 numbers of mean 0 and variance 1, and back; frame 0 counts four times."""
 
-    def __init__(self, video: torch.Tensor):
-        """Take the principal components of a (B, 3, T, H, W) sample."""
+    def __init__(self, video: torch.Tensor, side: int = 8, whitening: float = 1.0):
+        """Take the principal components of a (B, 3, T, H, W) sample.
+
+        Args:
+            side: of the blocks, pixels.
+            whitening: with 1 all numbers have variance 1, so that what is hardly visible counts as much as what is;
+                with 0 errors count as in pixels. The mean of the variances is 1 with any.
+        """
+        self._side = side
         blocks = self._blocks(video).movedim(1, -1).flatten(0, -2)
         self._mean = blocks.mean(dim=0)
         variances, directions = torch.linalg.eigh(torch.cov((blocks - self._mean).T))
         self._directions = directions[:, -LATENT_CHANNELS:]
-        self._deviations = variances[-LATENT_CHANNELS:].sqrt()
+        deviations = variances[-LATENT_CHANNELS:].sqrt()
+        scaled = deviations ** (1 - whitening)
+        self._deviations = deviations / scaled * scaled.square().mean().sqrt()
 
-    @staticmethod
-    def _blocks(video: torch.Tensor) -> torch.Tensor:
-        """(B, 3, T, H, W) to (B, 768, F, h, w)."""
+    def to(self, device: torch.device | str) -> LinearCodec:
+        """Compute on a device from now on; returns the codec."""
+        parts = (self._mean, self._directions, self._deviations)
+        self._mean, self._directions, self._deviations = (part.to(device) for part in parts)
+        return self
+
+    def _blocks(self, video: torch.Tensor) -> torch.Tensor:
+        """(B, 3, T, H, W) to (B, 12 side^2, F, h, w)."""
+        side = self._side
         padded = torch.cat([video[:, :, :1]] * (LATENT_FRAMES - 1) + [video], dim=2)
         batch, _, frames, height, width = padded.shape
-        split = padded.view(batch, 3, frames // LATENT_FRAMES, LATENT_FRAMES, height // 8, 8, width // 8, 8)
+        split = padded.view(batch, 3, frames // LATENT_FRAMES, LATENT_FRAMES, height // side, side, width // side, side)
         return split.permute(0, 1, 3, 5, 7, 2, 4, 6).flatten(1, 4)
 
     def encode(self, video: torch.Tensor) -> torch.Tensor:
@@ -110,10 +127,11 @@ class LinearCodec:
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """(B, 16, F, h, w) to (B, 3, T, H, W) in [-1, 1]."""
+        side = self._side
         blocks = (latents.movedim(1, -1) * self._deviations) @ self._directions.T + self._mean
         batch, frames, height, width = blocks.shape[:4]
-        split = blocks.view(batch, frames, height, width, 3, LATENT_FRAMES, 8, 8).permute(0, 4, 1, 5, 2, 6, 3, 7)
-        video = split.reshape(batch, 3, frames * LATENT_FRAMES, height * 8, width * 8)
+        split = blocks.view(batch, frames, height, width, 3, LATENT_FRAMES, side, side).permute(0, 4, 1, 5, 2, 6, 3, 7)
+        video = split.reshape(batch, 3, frames * LATENT_FRAMES, height * side, width * side)
         return video[:, :, LATENT_FRAMES - 1 :].clamp(-1, 1)
 
 
@@ -141,43 +159,12 @@ class TrainedToy:
         self.dit = dit.eval().requires_grad_(False)
 
     def _train(self, dit: WanModel, scenes: Scenes, steps: int) -> list[float]:
-        """Flow matching: predict noise minus sample, at sigmas that lie about as densely as the sampler's."""
-        from diffsynth.pipelines.wan_video import model_fn_wan_video
-
         samples, inputs = self.codec.encode(scenes.video).to(self.device), self.conditioning(scenes)
-        # All clips share one image embedding; computing it for each would take most of the time.
-        embedding, dit.img_emb = dit.img_emb.requires_grad_(False), _Constant(dit.img_emb(inputs.image_embeds).detach())
         # DiffSynth's own takes the first clip of a batch alone, where there is a camera encoder.
         dit.patchify = lambda x, control: dit.patch_embedding(x) + dit.control_adapter(control)
-        trained = [parameter for parameter in dit.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(trained, lr=_LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.01)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=max(steps, 2))
-        losses = []
-        for _ in range(steps):
-            chosen = torch.randint(0, _CLIPS, (BATCH,), generator=self._generator).to(self.device)
-            unprompted = torch.rand(BATCH, 1, 1, generator=self._generator).to(self.device) < _UNPROMPTED
-            uniform = torch.rand(BATCH, 1, 1, 1, 1, generator=self._generator).to(self.device)
-            sigma = _SHIFT * uniform / (1 + (_SHIFT - 1) * uniform)
-            sample = samples[chosen]
-            noise = torch.randn(sample.shape, generator=self._generator).to(self.device)
-            prompts = torch.where(unprompted, self._texts[_KINDS].to(self.device), inputs.prompt_embeds[chosen])
-            velocity = model_fn_wan_video(
-                dit=dit,
-                latents=torch.lerp(sample, noise, sigma),
-                timestep=1000 * sigma.flatten(),
-                context=prompts,
-                clip_feature=inputs.image_embeds.expand(BATCH, -1, -1),
-                y=inputs.image_latents[chosen],
-                control_camera_latents_input=inputs.control_latents[chosen],
-            )
-            loss = functional.mse_loss(velocity, noise - sample)
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(trained, 1.0)
-            optimizer.step()
-            schedule.step()
-            losses.append(loss.item())
-        dit.img_emb = embedding
+        losses = train_by_flow_matching(
+            dit, samples, inputs, self._texts[_KINDS].to(self.device), steps=steps, generator=self._generator
+        )
         del dit.patchify
         return losses
 
@@ -203,6 +190,67 @@ class TrainedToy:
             torch.cat([flags, self.codec.encode(known)], dim=1),
             torch.zeros(1, 257, 1280),
         ).to(self.device)
+
+
+def train_by_flow_matching(
+    dit: WanModel,
+    samples: torch.Tensor,
+    inputs: WindowConditioning,
+    unprompted_embeds: torch.Tensor,
+    *,
+    steps: int,
+    generator: torch.Generator,
+    batch: int = BATCH,
+    learning_rate: float = _LEARNING_RATE,
+    shift: float = _SHIFT,
+) -> list[float]:
+    """Train all of a transformer: predict noise minus sample, at sigmas that lie about as densely as the sampler's.
+
+    Args:
+        samples: (N, 16, F, h, w) latents of all clips, on the transformer's device.
+        inputs: of all clips; they share one image embedding.
+        unprompted_embeds: (L, C) in the place of a share of the prompts.
+        generator: on the CPU, of everything that chance decides.
+
+    Returns:
+        The losses of all steps.
+    """
+    from diffsynth.pipelines.wan_video import model_fn_wan_video
+
+    device = samples.device
+    # All clips share one image embedding; computing it for each would take most of the time.
+    embedding, dit.img_emb = dit.img_emb.requires_grad_(False), _Constant(dit.img_emb(inputs.image_embeds).detach())
+    trained = [parameter for parameter in dit.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=max(steps, 2))
+    losses = []
+    for _ in range(steps):
+        chosen = torch.randint(0, len(samples), (batch,), generator=generator).to(device)
+        unprompted = torch.rand(batch, 1, 1, generator=generator).to(device) < _UNPROMPTED
+        uniform = torch.rand(batch, 1, 1, 1, 1, generator=generator).to(device)
+        sigma = shift * uniform / (1 + (shift - 1) * uniform)
+        sample = samples[chosen]
+        noise = torch.randn(sample.shape, generator=generator).to(device)
+        control = inputs.control_latents[chosen] if dit.control_adapter is not None else None
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            velocity = model_fn_wan_video(
+                dit=dit,
+                latents=torch.lerp(sample, noise, sigma),
+                timestep=1000 * sigma.flatten(),
+                context=torch.where(unprompted, unprompted_embeds, inputs.prompt_embeds[chosen]),
+                clip_feature=inputs.image_embeds.expand(batch, -1, -1),
+                y=inputs.image_latents[chosen],
+                control_camera_latents_input=control,
+            )
+            loss = functional.mse_loss(velocity.float(), noise - sample)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.detach())
+    dit.img_emb = embedding
+    return torch.stack(losses).tolist() if losses else []
 
 
 class _Constant(nn.Module):

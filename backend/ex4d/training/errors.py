@@ -1,7 +1,8 @@
-"""What a user of training data can act on."""
+"""What a user of training data, or of the trainer, can act on."""
 
 from __future__ import annotations
 
+from ex4d.installation import install_command
 from ex4d_core.errors import Ex4dError
 
 
@@ -15,3 +16,24 @@ class SampleError(TrainingDataError):
 
 class ShardError(TrainingDataError):
     """A shard that is missing, cut off, changed, or holds a bad sample; the message names it."""
+
+
+class TrainingError(Ex4dError):
+    """A training run cannot start or continue."""
+
+
+class TrainingUnavailableError(TrainingError):
+    """Packages of the extra `train` are not installed."""
+
+    @classmethod
+    def without(cls, error: ImportError) -> TrainingUnavailableError:
+        """For a package that cannot be imported."""
+        return cls(f"training needs packages that are not installed ({error}): {install_command('train')}")
+
+
+class RunDiffersError(TrainingError):
+    """A run would be resumed with another configuration than it was started with."""
+
+
+class NotFiniteError(TrainingError):
+    """The loss or its gradient became NaN or infinite."""

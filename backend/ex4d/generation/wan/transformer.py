@@ -6,20 +6,23 @@ compute everything before and after the blocks (`transformer_block`).
 
 As in the original, the residual stream, the modulation, the timestep embedding and the head are float32, or the
 rounding of 40 blocks would add up. Only with fp8 matmuls, which are far less exact, the stream is bfloat16.
+
+The same class is trained: with a `Recomputation`, nothing is merged, fused or in fp8, and gradients pass through it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from ex4d.generation.wan.kernels import fused
+from ex4d.generation.wan.kernels import differentiable, fused
 from ex4d.generation.wan.kernels.attention_choice import Attend, choose_attention
 from ex4d.generation.wan.kernels.fused import CrossAttentionKV
 from ex4d.generation.wan.kernels.matmul import fp8_products
@@ -59,6 +62,19 @@ class PreparedConditioning:
     attend: Attend | None = None
 
 
+@dataclass(frozen=True)
+class Recomputation:
+    """How a transformer that is trained keeps what its gradients need.
+
+    Attributes:
+        checkpointing: keep each block's input alone, and run the block again in the backward pass.
+        offload: keep these inputs in the host's memory.
+    """
+
+    checkpointing: bool = True
+    offload: bool = False
+
+
 class Transformer:
     """A loaded `WanModel` whose blocks are rebuilt; the rest is used unchanged.
 
@@ -79,6 +95,7 @@ class Transformer:
         contexts_stay: bool = True,
         chunk_rows: int | None = None,
         weights: Mapping[str, torch.Tensor] | None = None,
+        trained: Recomputation | None = None,
     ):
         """Take over a network, as `networks.open_dit` returns it, for nothing else to use.
 
@@ -90,6 +107,7 @@ class Transformer:
             contexts_stay: the same of the contexts.
             chunk_rows: how many tokens go through the feed-forward layers at once, where memory is short; None for all.
             weights: from `weights`, on their devices; then ``dit`` and ``blocks`` are on the meta device.
+            trained: build it for training: whatever of ``dit`` and ``blocks`` requires gradients gets them.
 
         Raises:
             CheckpointError: ``weights`` are of another transformer.
@@ -97,6 +115,7 @@ class Transformer:
         self.device = torch.device(device) if device is not None else next(dit.parameters()).device
         built_on = torch.device("meta") if weights is not None else self.device
         self.dtype = dit.patch_embedding.weight.dtype
+        self.trained = trained
         products = fp8_products(self.device) if fp8 else None
         self.stream_dtype = self.dtype if products else torch.float32
         remaining = cast("Iterator[DiTBlock]", iter(blocks))
@@ -113,7 +132,8 @@ class Transformer:
             block.to(built_on)
             modulations.append(block.modulation.detach()[0])
             self.contexts.append(ContextLayers(block).to(built_on if contexts_stay or weights is not None else "cpu"))
-            own = Block(block, fp8=products, fp8_attention=fp8_attention, chunk_rows=chunk_rows)
+            form = partial(Block, fp8=products, fp8_attention=fp8_attention, chunk_rows=chunk_rows)
+            own = form(block, trained=trained is not None)
             self.blocks.append(own.to(built_on if blocks_stay or weights is not None else "cpu"))
             del block
         self._modulation = torch.stack(modulations)
@@ -227,7 +247,7 @@ class Transformer:
         for prompt in which:
             cache = caches[prompt]
             if cache is not None and prompt in running:
-                x = _add_branch(streams[prompt])
+                x = differentiable.add_branch(*streams[prompt])
                 cache.store(x)
                 streams[prompt] = (x, None, None)
             results.append(self._head(streams[prompt], time, prepared, shard))
@@ -258,7 +278,8 @@ class Transformer:
             return
         modulations = self._modulation.float() + modulation
         for number, block in enumerate(self.blocks):
-            results = block(
+            run = block if self.trained is None else partial(_run_trained, block, self.trained)
+            results = run(
                 [streams[prompt] for prompt in running],
                 modulations[number],
                 prepared.image[number],
@@ -289,7 +310,10 @@ class Transformer:
         head = self.dit.head
         shift, scale = head.modulation[0].float() + time
         x, added, gate = stream
-        normed = fused.residual_norm(x, added, gate, scale, shift, head.norm.eps, dtype=torch.float32)
+        if self.trained is None:
+            normed = fused.residual_norm(x, added, gate, scale, shift, head.norm.eps, dtype=torch.float32)
+        else:
+            normed = fused.modulated_norm(differentiable.add_branch(*stream), scale, shift, head.norm.eps)
         rows = _float32_linear(head.head, cast(torch.Tensor, normed))
         if shard is not None:
             rows = shard.all_gather_tokens(rows, len(prepared.angles[0]))
@@ -299,10 +323,19 @@ class Transformer:
         return patches.reshape(1, -1, frames, height * down, width * across)
 
 
-def _add_branch(stream: Stream) -> torch.Tensor:
-    """Add to the residual stream what the next norm would have added."""
-    x, added, gate = stream
-    return x if added is None or gate is None else (x.float() + gate * added.float()).to(x.dtype)
+def _run_trained(block: Block, trained: Recomputation, streams: Sequence[Stream], *others: Any) -> list[Stream]:
+    """Run a block so that each prompt's stream is one tensor, all that is kept of the block with checkpointing."""
+
+    def run(*values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        results = block([(value, None, None) for value in values], *others)
+        return tuple(differentiable.add_branch(*stream) for stream in results)
+
+    values = [differentiable.add_branch(*stream) for stream in streams]
+    if trained.checkpointing and torch.is_grad_enabled():
+        results = differentiable.recomputed(run, *values, offload=trained.offload)
+    else:
+        results = run(*values)
+    return [(value, None, None) for value in results]
 
 
 def _float32_linear(layer: nn.Linear, rows: torch.Tensor, chunks: int = 1) -> torch.Tensor:

@@ -3,6 +3,9 @@
 Queries, keys and values come from one matmul, and everything between matmuls is fused (`kernels.fused`). All prompts go
 through a block together, so that streamed weights are copied once for all, and the self-attention that no prompt has
 influenced yet (the first block's) is computed once.
+
+For training the same classes are built with ``trained``: then queries, keys and values keep layers of their own, which
+carry the LoRA, and nothing is fused or changed in place (`kernels.differentiable`).
 """
 
 from __future__ import annotations
@@ -14,12 +17,12 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import nn
 
-from ex4d.generation.wan.kernels import fused
+from ex4d.generation.wan.kernels import differentiable, fused
 from ex4d.generation.wan.kernels.attention import attention
 from ex4d.generation.wan.kernels.attention_choice import Attend
 from ex4d.generation.wan.kernels.fp8_attention import fp8_attention, norm_factor, supports_fp8_attention
 from ex4d.generation.wan.kernels.fused import FP8_MAX, CrossAttentionKV
-from ex4d.generation.wan.kernels.matmul import Fp8Products, merge_linear
+from ex4d.generation.wan.kernels.matmul import Fp8Products, join_linear, merge_linear
 from ex4d.weights.notes import note_once
 
 if TYPE_CHECKING:
@@ -57,7 +60,10 @@ class ContextLayers(nn.Module):
 
 
 class Block(nn.Module):
-    """A block's layers that run at every step; with ``fp8`` and ``fp8_attention``, computed in fp8."""
+    """A block's layers that run at every step; with ``fp8`` and ``fp8_attention``, computed in fp8.
+
+    With ``trained``, the layers are taken as they are, LoRAs included, and all carries gradients; without fp8.
+    """
 
     def __init__(
         self,
@@ -66,9 +72,11 @@ class Block(nn.Module):
         fp8: Fp8Products | None = None,
         fp8_attention: bool = False,
         chunk_rows: int | None = None,
+        trained: bool = False,
     ):
         super().__init__()
         self.chunk_rows = chunk_rows
+        self.trained = trained
         self_attn, ffn = block.self_attn, cast(Sequence[nn.Linear], block.ffn)
         norms = [norm.weight.detach() for norm in (self_attn.norm_q, self_attn.norm_k)]
         # On the meta device there are no values yet.
@@ -81,15 +89,17 @@ class Block(nn.Module):
         self.head_dim = self_attn.head_dim
         self.epsilon = block.norm1.eps
         self.norm_epsilon = self_attn.norm_q.eps
-        self.qkv = merge_linear((self_attn.q, self_attn.k, self_attn.v), fp8=fp8)
-        self.o = merge_linear((self_attn.o,), fp8=fp8)
-        self.cross_q = merge_linear((block.cross_attn.q,), fp8=fp8)
-        self.cross_o = merge_linear((block.cross_attn.o,), fp8=fp8)
-        self.up = merge_linear((ffn[0],), fp8=fp8)
-        self.down = merge_linear((ffn[2],), fp8=fp8)
+        merge = join_linear if trained else partial(merge_linear, fp8=fp8)
+        self.qkv = merge((self_attn.q, self_attn.k, self_attn.v))
+        self.o = merge((self_attn.o,))
+        self.cross_q = merge((block.cross_attn.q,))
+        self.cross_o = merge((block.cross_attn.o,))
+        self.up = merge((ffn[0],))
+        self.down = merge((ffn[2],))
         self.query_weight, self.key_weight = self_attn.norm_q.weight, self_attn.norm_k.weight
         self.cross_scale, self.cross_shift = block.norm3.weight, block.norm3.bias
-        self._residual_norm = partial(fused.residual_norm, dtype=ffn[0].weight.dtype, fp8=self.fp8)
+        # Frozen weights below a LoRA may be stored in 8 bits; norms never are.
+        self._dtype = self.query_weight.dtype if trained else ffn[0].weight.dtype
 
     def forward(
         self,
@@ -104,7 +114,7 @@ class Block(nn.Module):
         """Run the block for all prompts.
 
         Args:
-            streams: of each prompt; changed in place. One object for all while they are equal.
+            streams: of each prompt; changed in place, unless in training. One object for all while they are equal.
             modulation: (6, C) float32.
             angles: of all tokens; with a ``shard``, the streams have a part of them.
             attend: self-attention in the place of the dense one.
@@ -132,8 +142,9 @@ class Block(nn.Module):
     ) -> Stream:
         x, added, gate = stream
         shift, scale, own_gate = modulation[:3]
-        # No variable keeps the rows: attention takes the most memory, and needs them no more.
-        qkv = self.qkv(self._residual_norm(x, added, gate, scale, shift, self.epsilon))
+        x, rows = self._residual_norm(x, added, gate, scale, shift)
+        qkv = self.qkv(rows)
+        del rows  # attention takes the most memory, and needs them no more
         return x, self.o(self._attend(qkv, angles, shard, attend)), own_gate
 
     def _cross_attention_and_ffn(
@@ -141,12 +152,30 @@ class Block(nn.Module):
     ) -> Stream:
         x, added, gate = stream
         shift, scale, own_gate = modulation[3:]
-        norm3 = (self.cross_scale, self.cross_shift, self.epsilon)
-        rows = self._residual_norm(x, added, gate, *norm3, one_plus_scale=False)
-        attended = fused.cross_attention(self.cross_q(rows), image, text, self.norm_epsilon, self.head_dim)
+        x, rows = self._residual_norm(x, added, gate, self.cross_scale, self.cross_shift, one_plus_scale=False)
+        cross_attention = fused.cross_attention_in_torch if self.trained else fused.cross_attention
+        attended = cross_attention(self.cross_q(rows), image, text, self.norm_epsilon, self.head_dim)
         added = self.cross_o(self._rows(attended))
-        rows = self._residual_norm(x, added, None, scale, shift, self.epsilon)
+        x, rows = self._residual_norm(x, added, None, scale, shift)
         return x, self._feed_forward(rows), own_gate
+
+    def _residual_norm(
+        self,
+        x: torch.Tensor,
+        added: torch.Tensor | None,
+        gate: torch.Tensor | None,
+        scale: torch.Tensor,
+        shift: torch.Tensor,
+        *,
+        one_plus_scale: bool = True,
+    ) -> tuple[torch.Tensor, fused.Rows]:
+        """Return the residual stream with what is added to it, and its modulated norm; see `fused.residual_norm`."""
+        if self.trained:
+            x = differentiable.add_branch(x, added, gate)
+            rows = fused.modulated_norm(x, scale, shift, self.epsilon, one_plus_scale=one_plus_scale)
+            return x, rows.to(self._dtype)
+        norm = partial(fused.residual_norm, dtype=self._dtype, one_plus_scale=one_plus_scale, fp8=self.fp8)
+        return x, norm(x, added, gate, scale, shift, self.epsilon)
 
     def _feed_forward(self, rows: fused.Rows) -> torch.Tensor:
         """Map rows (N, C) to (N, C), in chunks where that is asked for: the values between are wider."""
@@ -191,7 +220,10 @@ class Block(nn.Module):
             # What all keys have in common changes no weight of a softmax, but takes fp8's few bits.
             sums = fused.key_sums(qkv, *norms[1:])
             means = (sums if shard is None else shard.all_reduce_sum(sums)) / total
-        rotated = fused.qk_norm_rope(qkv, *norms, factors, means)
+        if self.trained:
+            rotated = differentiable.qk_norm_rope(qkv, *norms)
+        else:
+            rotated = fused.qk_norm_rope(qkv, *norms, factors, means)
         if shard is not None:
             rotated = shard.tokens_to_heads(rotated, total, self.head_dim)
         if factors is None:

@@ -59,9 +59,16 @@ def residual_norm(
         return result if scales is None else (result, scales)
     if added is not None:
         x.copy_(x.float() + (added.float() if gate is None else gate.float() * added.float()))
-    normed = functional.layer_norm(x.float(), x.shape[-1:], eps=epsilon)
-    result = normed * (scale.float() + float(one_plus_scale)) + shift.float()
+    result = modulated_norm(x, scale, shift, epsilon, one_plus_scale=one_plus_scale)
     return quantize_fp8_in_torch(result) if fp8 else result.to(dtype)
+
+
+def modulated_norm(
+    x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor, epsilon: float, *, one_plus_scale: bool = True
+) -> torch.Tensor:
+    """The modulated layer norm of ``x`` (N, C) as `residual_norm` has it, in torch: float32."""
+    normed = functional.layer_norm(x.float(), x.shape[-1:], eps=epsilon)
+    return normed * (scale.float() + float(one_plus_scale)) + shift.float()
 
 
 def qk_norm_rope(
@@ -88,7 +95,7 @@ def qk_norm_rope(
         return triton_kernels.qk_norm_rope(qkv, query_weight, key_weight, *angles, epsilon, head_dim, by, key_means)
     parts = []
     for part, weight in zip(qkv.chunk(3, dim=1), (query_weight, key_weight), strict=False):
-        rotated = _norm_rope(part, weight, angles, epsilon, head_dim)
+        rotated = norm_rope(part, weight, angles, epsilon, head_dim)
         parts.append(rotated)
         if factors is None:
             part.copy_(rotated)
@@ -101,7 +108,7 @@ def qk_norm_rope(
     return torch.cat(scaled, dim=1).clamp(-FP8_MAX, FP8_MAX).to(FP8)
 
 
-def _norm_rope(
+def norm_rope(
     part: torch.Tensor,
     weight: torch.Tensor,
     angles: tuple[torch.Tensor, torch.Tensor],
@@ -128,7 +135,7 @@ def key_sums(
     """
     if triton_kernels is not None and _has_kernel(qkv):
         return triton_kernels.key_sums(qkv, key_weight, *angles, epsilon, head_dim)
-    return _norm_rope(qkv.chunk(3, dim=1)[1], key_weight, angles, epsilon, head_dim).sum(dim=0)
+    return norm_rope(qkv.chunk(3, dim=1)[1], key_weight, angles, epsilon, head_dim).sum(dim=0)
 
 
 def value_absmax(qkv: torch.Tensor) -> torch.Tensor:
@@ -173,6 +180,13 @@ def cross_attention(
     """Sum the attention to the text and to the image, (N, C); the queries (N, C) are RMS-normed first."""
     if triton_kernels is not None and _has_kernel(query):
         return triton_kernels.cross_attention(query, image, text, epsilon, head_dim)
+    return cross_attention_in_torch(query, image, text, epsilon, head_dim)
+
+
+def cross_attention_in_torch(
+    query: torch.Tensor, image: CrossAttentionKV | None, text: CrossAttentionKV, epsilon: float, head_dim: int
+) -> torch.Tensor:
+    """As `cross_attention` without a kernel."""
     normed = functional.rms_norm(query.float(), query.shape[-1:], eps=epsilon).to(query.dtype)
     attended = attention(normed, *text.expanded(), head_dim)
     return attended if image is None else attended + attention(normed, *image.expanded(), head_dim)

@@ -147,6 +147,25 @@ def arithmetic_in_words(products: Fp8Products | None) -> str:
     }[products]
 
 
+class JoinedLinear(nn.Module):
+    """Layers that read the same rows, each as it is and with a LoRA of its own; their results stand side by side."""
+
+    def __init__(self, layers: Sequence[nn.Module]):
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, rows: torch.Tensor, *, gelu: bool = False) -> torch.Tensor:
+        """Map (N, in) to (N, out), with GELU (tanh approximation) of the result."""
+        results = [layer(rows) for layer in self.layers]
+        result = results[0] if len(results) == 1 else torch.cat(results, dim=1)
+        return functional.gelu(result, approximate="tanh") if gelu else result
+
+
+def join_linear(layers: Sequence[nn.Module]) -> JoinedLinear:
+    """Let ``layers`` stay apart, so that each can be trained; see `merge_linear` for inference."""
+    return JoinedLinear(layers)
+
+
 def merge_linear(layers: Sequence[nn.Linear], *, fp8: Fp8Products | None) -> Linear | Fp8Linear | Fp8Weights:
     """Merge ``layers`` into one whose outputs stand side by side."""
     weights, biases = [layer.weight.detach() for layer in layers], [layer.bias.detach() for layer in layers]
