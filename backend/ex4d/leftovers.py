@@ -57,10 +57,11 @@ class Leftover:
 
 def kernel_cache_folders() -> list[Path]:
     """Where Warp keeps compiled kernels of all programs, a folder for each of its versions."""
-    if chosen := os.environ.get("WARP_CACHE_PATH"):
-        return [Path(chosen)]
-    base = Path(platformdirs.user_cache_dir("warp", "NVIDIA"))
-    return sorted(path for path in base.iterdir() if path.is_dir()) if base.is_dir() else []
+    chosen = os.environ.get("WARP_CACHE_PATH")
+    base = Path(chosen or platformdirs.user_cache_dir("warp", "NVIDIA"))
+    found = sorted(path for path in base.iterdir() if path.is_dir()) if base.is_dir() else []
+    # Before its version 1.19 Warp kept modules in the folder that was chosen itself.
+    return [base, *(path for path in found if not path.name.startswith("wp_"))] if chosen else found
 
 
 def compiled_kernels() -> Iterator[Leftover]:

@@ -10,11 +10,7 @@ import torch
 import warp as wp
 
 from ex4d.devices import cpu_cores
-from ex4d.warp_start import start_warp
-
-# Threads of a block on CUDA. The kernels need 90 to 170 registers a thread, and some threads walk far: of small blocks
-# more are at work at once, and fewer threads wait for the last one of theirs.
-BLOCK_THREADS = 64
+from ex4d.kernels import BLOCK_THREADS, load_module
 
 Kernel = wp.Kernel | Callable[..., None]  # Warp's stubs type a decorated function as itself.
 
@@ -28,7 +24,8 @@ def launch(kernel: Kernel, shape: Sequence[int], device: torch.device, *inputs: 
         device: of the tensors; on CUDA the launch is queued behind the work on PyTorch's current stream.
         inputs: of the kernel. Tensors are contiguous, and of bool are seen as uint8.
     """
-    start_warp()
+    assert isinstance(kernel, wp.Kernel), "a decorated function"
+    load_module(kernel.module, device)
     where = wp.device_from_torch(device)
     stream = wp.stream_from_torch(torch.cuda.current_stream(device)) if where.is_cuda else None
     arrays = [_array(one) for one in inputs]
@@ -59,9 +56,8 @@ def launch_rows(kernel: Kernel, shape: Sequence[int], device: torch.device, *inp
     if frames == 1:
         launch_frame(0)
         return
-    start_warp()
     assert isinstance(kernel, wp.Kernel), "a decorated function"
-    wp.load_module(kernel.module, device="cpu")  # not in several threads at once
+    load_module(kernel.module, device)  # not in several threads at once
     with ThreadPoolExecutor(min(cpu_cores(), frames)) as pool:
         list(pool.map(launch_frame, range(frames)))
 

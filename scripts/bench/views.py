@@ -53,15 +53,19 @@ def measure_service(device: str) -> Iterator[Row]:
                 slow = f"{np.quantile(milliseconds, 0.9):.1f} ms at the 90th percentile"
                 remark = f"{device}, {occlusion}, median of {len(milliseconds)}; {slow}; target {TARGET_MS[device]}"
                 yield Row(what, f"{np.median(milliseconds):.1f} ms", remark)
+                plain = float(np.median(_views(client, view_scene, occlusion, remember=False)))
+                ratio = f"{device}, {occlusion}; with it {np.median(milliseconds) / plain:.2f} x, target 1.5 x"
+                yield Row("view without the clip's memory", f"{plain:.1f} ms", ratio)
             yield from _coverage(client, clip, device)
 
 
-def _views(client: Client, scene: Scene, occlusion: OcclusionModel) -> list[float]:
+def _views(client: Client, scene: Scene, occlusion: OcclusionModel, remember: bool | None = None) -> list[float]:
     camera = synthetic_camera(_VIEWS + 1, *VIEW_SIZE, 30)
     times = []
     for k in range(1, len(camera)):
         view = camera.frames(k, k + 1)
-        request = ShotRequest(scene.digest, view, first_frame=1, render=RenderSettings(occlusion=occlusion))
+        render = RenderSettings(occlusion=occlusion, remember=remember)
+        request = ShotRequest(scene.digest, view, first_frame=1, render=render)
         times.append(_milliseconds(client, scene, GetView(request.to_wire())))
     return times[1:]  # the first one uploads the scene and starts the live view process
 
@@ -73,8 +77,9 @@ def _coverage(client: Client, scene: Scene, device: str) -> Iterator[Row]:
     def arc(degrees: float) -> CameraPath:
         return synthetic_camera(*COVERAGE_CLIP, degrees)
 
-    def ask(camera: CameraPath) -> float:
-        return _milliseconds(client, scene, GetCoverage(ShotRequest(scene.digest, camera).to_wire()))
+    def ask(camera: CameraPath, remember: bool | None = None) -> float:
+        shot = ShotRequest(scene.digest, camera, render=RenderSettings(remember=remember))
+        return _milliseconds(client, scene, GetCoverage(shot.to_wire()))
 
     first = ask(arc(20))
     edits = [ask(arc(21 + edit)) for edit in range(_EDITS)]
@@ -85,8 +90,11 @@ def _coverage(client: Client, scene: Scene, device: str) -> Iterator[Row]:
         camera = replace(camera, world_to_camera=poses)
         halves.append(ask(camera))
     same = [ask(camera) for _ in range(_EDITS)]
+    plain = [ask(arc(21 + edit), remember=False) for edit in range(_EDITS)]
     what = f"coverage over the socket, {frames} frames"
     yield Row(what, f"{np.median(edits):.0f} ms", f"{device}, {width}x{height}, all cameras new; first {first:.0f} ms")
+    ratio = f"{device}, all cameras new; with it {np.median(edits) / np.median(plain):.2f} x, target 3 x"
+    yield Row("coverage without the clip's memory", f"{np.median(plain):.0f} ms", ratio)
     yield Row(what, f"{np.median(halves):.0f} ms", f"{device}, {width}x{height}, half of the cameras new")
     yield Row(what, f"{np.median(same):.1f} ms", f"{device}, {width}x{height}, no camera new")
 

@@ -11,7 +11,7 @@ import ex4d
 from ex4d.cli.main import main
 from ex4d.generation.preview import REMEMBERED_COLOR
 from ex4d.media import read_frames
-from ex4d.pipeline.clip_memory import spread_frames
+from ex4d.pipeline.clip_memory import ClipMemory, spread_frames
 from ex4d.pipeline.coverage import SceneCoverage
 from ex4d.pipeline.render import render_shot
 from ex4d.pipeline.take_folder import read_take, take_into_folder
@@ -215,6 +215,18 @@ def test_a_view_shows_what_the_clip_knows(scene):
     tinted = frame.color[frame.remembered] // 2 + np.array(REMEMBERED_COLOR, np.uint8) // 2
     np.testing.assert_array_equal(shown.image[frame.remembered], tinted)
     assert (shown.image[~frame.known] == [255, 0, 255]).all()
+
+
+def test_shares_of_all_frames_at_once_are_those_of_each_picture(scene):
+    path = CameraPath(np.concatenate([beside(scene, k).world_to_camera for k in range(5)]), LENS, WIDTH, HEIGHT)
+    small, shown = path.resized(64, 48), [0, 1, 2, 3, 4]
+    memory = ClipMemory(scene, THICKNESS, device="cpu", reduced=2)
+    shares = memory.shares(small, shown)
+    for k in shown:
+        one = memory.render(small.frames(k, k + 1), [k])
+        assert one.remembered is not None
+        assert shares[k] == one.remembered.sum().item() / (~one.mask).sum().item()
+    assert shares.max() > 0.1
 
 
 def test_coverage_tells_what_the_clip_knows_from_what_a_frame_sees(scene):

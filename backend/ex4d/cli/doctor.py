@@ -102,15 +102,22 @@ def _findings(options: argparse.Namespace) -> Iterator[Finding]:
     limits = f"limits of a service: {settings.cache_gb:g} GB of footage and results, {settings.jobs_gb:g} GB of jobs"
     yield "data folder", f"{settings.data}, {used} ({limits})", low if free < needed else ""
     yield "models folder", f"{machine.models}, {size_text(size_of(machine.models))} used", ""
-    kernels = sum(one.bytes for one in compiled_kernels())
-    yield (
-        "kernel cache",
-        f"{size_text(kernels)} of ours in {', '.join(map(str, kernel_cache_folders())) or 'none'}",
-        "",
-    )
+    yield "kernel cache", _kernel_cache("cuda" if torch.cuda.is_available() else "cpu"), ""
     backend = _backend(options)
     reason = backend.partition(PAUSED)[2].partition(PAUSED)[0]
     yield "backend", backend, f"the queue of the backend is paused: {reason}" if reason else ""
+
+
+def _kernel_cache(device: str) -> str:
+    """What is compiled for this machine, and what a job still has to compile."""
+    from ex4d.kernels import compiled_share
+
+    kernels = sum(one.bytes for one in compiled_kernels())
+    compiled, modules = compiled_share(device)
+    found = f"{size_text(kernels)} of ours in {', '.join(map(str, kernel_cache_folders())) or 'none'}"
+    found += f"; {compiled} of {modules} modules are compiled for {device}"
+    missing = ", the others will be, once, when ex4d serve starts or a job needs them"
+    return found if compiled == modules else found + missing
 
 
 def _fp8(device: torch.device) -> str:

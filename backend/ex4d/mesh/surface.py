@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -162,20 +163,27 @@ class DepthSurface:
 
     def frame_range(self, start: int, stop: int) -> DepthSurface:
         """The surface of frames start..stop-1, as views: nothing is copied or computed again."""
-        part = slice(start, stop)
+        return self._with_each(lambda values: values[start:stop])
+
+    def repeated(self, times: int) -> DepthSurface:
+        """All frames, so many times after each other, with what has been measured of them."""
+        return self._with_each(lambda values: values.repeat(times, *[1] * (values.dim() - 1)))
+
+    def _with_each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> DepthSurface:
+        """The surface with other frames: a change of every array's first axis."""
         surface = copy.copy(self)
         for name in ("depth", "color", "intrinsics", "camera_to_world", "deep_color"):
             values = getattr(self, name)
-            object.__setattr__(surface, name, None if values is None else values[part])
+            object.__setattr__(surface, name, None if values is None else change(values))
         for name in ("depth_range", "rays"):
             if name in self.__dict__:
-                surface.__dict__[name] = tuple(values[part] for values in self.__dict__[name])
+                surface.__dict__[name] = tuple(change(values) for values in self.__dict__[name])
         if "back_limits" in self.__dict__:
             limits = self.back_limits
-            surface.__dict__["back_limits"] = replace(limits, limits=limits.limits[part], steps=limits.steps[part])
+            surface.__dict__["back_limits"] = replace(limits, limits=change(limits.limits), steps=change(limits.steps))
         for name in ("edge_shares", "surface_colors"):
             if name in self.__dict__:
-                surface.__dict__[name] = self.__dict__[name][part]
+                surface.__dict__[name] = change(self.__dict__[name])
         return surface
 
     def drawn_as(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 import torch
@@ -28,6 +28,8 @@ from ex4d_core.scene import PlacedFootage
 
 if TYPE_CHECKING:
     from ex4d.raster.key_frames import KeyFrames
+
+Result = TypeVar("Result")
 
 # Frames that share key frames: what the camera saw ten seconds ago is most often out of the picture.
 _WINDOW = 240
@@ -89,14 +91,55 @@ class ClipMemory:
         Raises:
             RenderMemoryError: the device's memory is too small for the key frames.
         """
-        parts, start = [], 0
+        return joined(self._by_part(lambda keys, *views: keys.recall(*views), rendered, surface, camera, shown))
+
+    def render(self, camera: CameraPath, shown: Sequence[int], *, recalls: bool = True) -> RenderedBatch:
+        """Frames of footage that is reduced as the key frames are, with plausible depth, as `recall` fills them.
+
+        Args:
+            recalls: whether it does.
+        """
+        surface, rendered = self._drawn(camera, shown)
+        return self.recall(rendered, surface, camera, shown) if recalls else rendered
+
+    def shares(self, camera: CameraPath, shown: Sequence[int]) -> np.ndarray:
+        """(T,) float64, the share of the unseen pixels of small images that the clip knows; 0 where all is seen.
+
+        Args:
+            camera: of small images.
+            shown: the footage frame that each of them shows.
+
+        Raises:
+            RenderMemoryError: the device's memory is too small for the key frames.
+        """
+        surface, rendered = self._drawn(camera, shown)
+        known = self._by_part(lambda keys, *views: keys.remembered(*views), rendered, surface, camera, shown)
+        known = torch.cat(known).flatten(1).sum(1)
+        unseen = (~rendered.mask).flatten(1).sum(1)
+        return (known.double() / unseen.clamp_min(1)).cpu().numpy()
+
+    def _drawn(self, camera: CameraPath, shown: Sequence[int]) -> tuple[DepthSurface, RenderedBatch]:
+        """Reduced frames of footage, and what they show with plausible depth."""
+        surface = scene_surface(self._scene, self._source, self._settings, shown, copy=self._reduced == 1)
+        surface = surface.reduced(self._reduced)
+        return surface, self._rasterizer.render(surface, camera, with_depth=True)
+
+    def _by_part(
+        self,
+        work: Callable[[KeyFrames, RenderedBatch, DepthSurface, CameraPath, Sequence[int]], Result],
+        rendered: RenderedBatch,
+        surface: DepthSurface,
+        camera: CameraPath,
+        shown: Sequence[int],
+    ) -> list[Result]:
+        """Give runs of frames to the key frames of their part of the clip; see `recall`."""
+        found, start = [], 0
         try:
             for part, run in groupby(shown, self._part_of):
                 stop = start + len(list(run))
-                numbers = shown[start:stop]
                 piece = rendered.map(lambda values, a=start, b=stop: values[a:b])
                 views = surface.frame_range(start, stop), camera.frames(start, stop)
-                parts.append(self._key_frames(part).recall(piece, *views, numbers))
+                found.append(work(self._key_frames(part), piece, *views, shown[start:stop]))
                 start = stop
         except RuntimeError as error:
             if not is_out_of_memory(error):
@@ -106,18 +149,7 @@ class ClipMemory:
                 f"{camera.height} pixels: close other programs that use it, render smaller, or turn the clip's memory "
                 f"off ({error})"
             ) from error
-        return joined(parts)
-
-    def render(self, camera: CameraPath, shown: Sequence[int], *, recalls: bool = True) -> RenderedBatch:
-        """Frames of footage that is reduced as the key frames are, with plausible depth, as `recall` fills them.
-
-        Args:
-            recalls: whether it does.
-        """
-        surface = scene_surface(self._scene, self._source, self._settings, shown)
-        surface = surface.reduced(self._reduced)
-        rendered = self._rasterizer.render(surface, camera, with_depth=True)
-        return self.recall(rendered, surface, camera, shown) if recalls else rendered
+        return found
 
     def _key_frames(self, part: tuple[int, int]) -> KeyFrames:
         from ex4d.raster.key_frames import KeyFrames

@@ -101,17 +101,22 @@ class SceneCoverage:
             seen[0] = 1.0
         remembered = np.zeros(len(keys))
         if settings.remember:
-            remembered = (1 - seen) * [self._recalled_share(keys[k], request, k) for k in range(len(keys))]
+            remembered = (1 - seen) * self._recalled_shares(keys, request)
         angles = view_angles(self._source.at(shown), camera, self._scene.manifest.pivot_distance)
         return PathCoverage(seen, angles, remembered)
 
-    def _recalled_share(self, key: Hashable, request: ShotRequest, k: int) -> float:
-        """The share of a frame's unseen pixels that the clip knows."""
-        if key not in self._recalled:
+    def _recalled_shares(self, keys: list[Hashable], request: ShotRequest) -> np.ndarray:
+        """(T,), the share of each frame's unseen pixels that the clip knows."""
+        camera, missing = request.camera, [k for k, key in enumerate(keys) if key not in self._recalled]
+        found = {key: self._recalled[key] for key in keys if key in self._recalled}
+        if missing:
             if self._memory is None:
                 self._memory = RememberedShares(self._scene, request.render, self._device, self._machine)
-            self._recalled[key] = self._memory.of(request.camera.frames(k, k + 1), request.footage_frames[k])
-        return self._recalled[key]
+            new = CameraPath(camera.world_to_camera[missing], camera.intrinsics[missing], *camera.size)
+            shares = self._memory.of(new, [request.footage_frames[k] for k in missing])
+            for k, share in zip(missing, shares.tolist(), strict=True):
+                found[keys[k]] = self._recalled[keys[k]] = share
+        return np.array([found[key] for key in keys])
 
     def _drawn(self, request: ShotRequest, missing: list[int]) -> list[float]:
         """On a GPU, frames that follow each other at once."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from ex4d.machine import MachineSettings
 from ex4d.pipeline.clip_memory import ClipMemory
 from ex4d_core.cameras import CameraPath
@@ -9,7 +13,9 @@ from ex4d_core.render_settings import RenderSettings
 from ex4d_core.scene import PlacedFootage
 
 # Pixels of the longer side, of footage and new picture. A share needs no details, and a shot has many frames.
-_SIDE = 128
+_SIDE = 64
+# Frames that are drawn at once, with all key frames: some hundred small images, which fill a GPU.
+_FRAMES = 64
 
 
 class RememberedShares:
@@ -22,16 +28,16 @@ class RememberedShares:
         step = -(-max(scene.manifest.width, scene.manifest.height) // _SIDE)
         self._memory = ClipMemory(scene, settings, device=device, machine=machine, reduced=step)
 
-    def of(self, camera: CameraPath, shown: int) -> float:
-        """The share, 0 to 1, of the unseen pixels of one frame that the clip knows.
+    def of(self, camera: CameraPath, shown: Sequence[int]) -> np.ndarray:
+        """(T,) float64, the share, 0 to 1, of the unseen pixels of each frame that the clip knows.
 
         Args:
-            camera: of one frame, of any size.
-            shown: the footage frame that it shows.
+            camera: of any size.
+            shown: the footage frame that each frame shows.
         """
         scale = min(1.0, _SIDE / max(camera.size))
         small = camera.resized(*(max(2, round(side * scale)) for side in camera.size))
-        rendered = self._memory.render(small, [shown])
-        assert rendered.remembered is not None, "rendered with memory"
-        unseen = int((~rendered.mask).sum())
-        return int(rendered.remembered.sum()) / unseen if unseen else 0.0
+        starts = range(0, len(shown), _FRAMES)
+        return np.concatenate(
+            [self._memory.shares(small.frames(k, k + _FRAMES), shown[k : k + _FRAMES]) for k in starts]
+        )

@@ -6,23 +6,24 @@ colours. `ex4d.pipeline.clip_memory` chooses the frames.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 import warp as wp
+from cachetools import LRUCache
 
 from ex4d.devices import cpu_cores
+from ex4d.kernels import BLOCK_THREADS, load_kernels
 from ex4d.mesh import DepthSurface
 from ex4d.raster.frames import RenderedBatch
+from ex4d.raster.recalling import SAME_SURFACE, DrawnKeys, Images, NewViews, fill_holes, lens_of
 from ex4d.raster.tiles import Tiles, tiles_with, widened
 from ex4d.raster.warp import remembering
-from ex4d.raster.warp_inputs import StructInstance
 from ex4d.raster.warp_rasterizer import WarpRasterizer
-from ex4d.warp_launch import BLOCK_THREADS
 from ex4d_core.cameras import CameraPath
 
 # Share of the depth within which two frames see the same point, when motion is looked for. Depth of neighbouring frames
@@ -32,17 +33,16 @@ _STILL_DEPTH = 0.12
 _STILL_COLOR = 40
 # So many frames must agree on a pixel for each that contradicts: one silhouette that is a pixel off must not count.
 _AGREEING_SHARE = 3
-# Share of the depth within which two key frames agree on a remembered surface.
-_SAME_SURFACE = 0.06
-# Share of the depth by which it may contradict what the frame itself saw.
-_FREE = 0.05
-_SOLID = 0.05
 # Pixels of the shorter side of the small images in which is looked for what key frames can fill, and how many of them
 # beside a place that they can are tried as well.
 _SEARCH_SIDE = 64
 _AROUND = 2
 # Of what can be filled, a key frame is drawn only for more than this share that others do not fill.
 _WORTH = 0.03
+# Pixels of the squares of small images that are drawn where they have a hole.
+_TILE = 8
+# Frames of footage whose solid is kept: a live view shows one frame again and again.
+_KEPT_SOLIDS = 2
 
 
 class KeyFrames:
@@ -71,6 +71,7 @@ class KeyFrames:
                 stands still.
         """
         self._rasterizer = rasterizer
+        load_kernels([remembering], rasterizer.device)
         surface = surface.to(rasterizer.device).drawn_as(occlusion="thickness", convention="centered", clean=False)
         # A pixel's colour reaches into its neighbours where key frames are drawn.
         masked = None if moving is None else widened(moving.to(rasterizer.device), 1)
@@ -85,10 +86,11 @@ class KeyFrames:
             still &= ~masked
         self._still = (still[usable] if self.contradicted else still).view(torch.uint8)
         self._surface = _selected(surface, kept) if self.contradicted and kept else surface
+        self._solids: LRUCache[Hashable, tuple[DepthSurface, DepthSurface]] = LRUCache(_KEPT_SOLIDS)
         self._small = self._surface.reduced(max(1, min(surface.size) // _SEARCH_SIDE))
         if kept:
             for one in (self._surface, self._small):
-                one.edge_shares  # noqa: B018 - measured once, with back limits, not at every drawing
+                one.surface_colors  # noqa: B018 - measured once, with shares and back limits, not at every drawing
 
     def recall(
         self, rendered: RenderedBatch, surface: DepthSurface, camera: CameraPath, shown: Sequence[int]
@@ -116,12 +118,16 @@ class KeyFrames:
             for values in (rendered.color, rendered.depth)
         )
         mask = rendered.mask.to(self._rasterizer.device)
-        is_exact = surface.occlusion == "thickness" and not surface.clean and rendered.alpha is None
+        # Cleaning moves pixels between seen and unseen, but leaves the depth of those that are unseen afterwards.
+        is_exact = surface.occlusion == "thickness" and rendered.alpha is None
+        skipped = self._skipped(shown)
         for k in range(len(mask)):
             if not bool(mask[k].all()):
-                part, one = surface.frame_range(k, k + 1).to(self._rasterizer.device), camera.frames(k, k + 1)
-                images = Images(color[k], depth[k], remembered[k])
-                self._recall_one(~mask[k], part, one, shown[k], images, depth[k] if is_exact else None)
+                one = slice(k, k + 1)
+                own, small = self._solids_of(surface.frame_range(k, k + 1), shown[k])
+                view = NewViews(own, camera.frames(k, k + 1), skipped[one])
+                images = Images(color[one], depth[one], remembered[one])
+                self._recall_one(~mask[one], view, small, images, depth[one] if is_exact else None)
         color, depth, remembered = (values.to(device) for values in (color, depth, remembered))
         if rendered.alpha is not None:
             # Of these pixels a part was seen, which stays, in front of what is remembered.
@@ -131,37 +137,83 @@ class KeyFrames:
             color[edge] = mixed.to(torch.uint8)
         return replace(rendered, color=color, depth=depth, remembered=remembered)
 
+    def remembered(
+        self, rendered: RenderedBatch, surface: DepthSurface, camera: CameraPath, shown: Sequence[int]
+    ) -> torch.Tensor:
+        """(T, h, w) bool, which pixels of small images `recall` would fill, all frames at once.
+
+        Every key frame is drawn wherever there is a hole: a search for what is worth it takes longer than small images.
+
+        Args:
+            rendered: with depth, drawn by the rasterizer of the key frames, by the "thickness" model, with one sample
+                and masks as they are.
+            surface: what was drawn, with poses.
+            camera: from where.
+            shown: the numbers of the frames.
+        """
+        hole = ~rendered.mask
+        images = Images.empty(hole.shape, hole.device, with_color=False)
+        if len(self.frames) < 2 or not bool(hole.any()):
+            return images.remembered
+        assert rendered.depth is not None, "rendered with depth"
+        views, count = NewViews(surface.to(hole.device), camera, self._skipped(shown)), len(self.frames)
+        wanted = torch.stack([tiles_with(one, _TILE) for one in hole]).repeat_interleave(count, dim=0)
+        drawn = self._rasterizer.render_tiles(
+            self._surface.repeated(len(hole)), _repeated(camera, count), Tiles(wanted, _TILE, is_solid=False)
+        )
+        self._fill(hole, views, drawn, rendered.depth, images)
+        return images.remembered
+
+    def _solids_of(self, own: DepthSurface, number: int) -> tuple[DepthSurface, DepthSurface]:
+        """One frame of footage as a solid, and small; those of the last frames are kept, with what is measured of them.
+
+        Solid to a plausible depth, whatever the render's model: a watertight frame has a wall before all it never saw.
+        """
+        key = number, own.size, own.occlusion_rule
+        if key not in self._solids:
+            solid = own.to(self._rasterizer.device)
+            solid = solid.drawn_as(occlusion="thickness", convention="centered", clean=False)
+            small = solid.reduced(max(1, min(self._surface.size) // _SEARCH_SIDE))
+            for one in (solid, small):
+                one.surface_colors  # noqa: B018 - measured once, with shares and back limits, not at every drawing
+            self._solids[key] = solid, small
+        return self._solids[key]
+
+    def _skipped(self, shown: Sequence[int]) -> list[int]:
+        """Which key frame each frame is itself, or -1."""
+        return [self.frames.index(number) if number in self.frames else -1 for number in shown]
+
     def _recall_one(
         self,
         hole: torch.Tensor,
-        own: DepthSurface,
-        camera: CameraPath,
-        number: int,
+        view: NewViews,
+        small: DepthSurface,
         images: Images,
         drawn: torch.Tensor | None,
     ) -> None:
         """Write the colour, depth and mask of what one frame remembers into its images.
 
         Args:
-            hole: (h, w) bool, where it sees nothing.
-            drawn: its depth (h, w), if that is of the pixels' centres in the "thickness" model and no mask was cleaned.
+            hole: (1, h, w) bool, where it sees nothing.
+            small: the view's own solid, small.
+            drawn: its depth (1, h, w), if that is of the pixels' centres in the "thickness" model, at least in holes.
         """
-        view = _View(own, camera, self.frames.index(number) if number in self.frames else -1)
-        tiles = self._worth_drawing(hole, view)
+        tiles = self._worth_drawing(hole[0], view, small)
         if not bool(tiles.wanted.any()):
             return
         # What is drawn is written over.
         wall = self._wall(view, tiles.of_any) if drawn is None else drawn.clone()
-        keys = self._rasterizer.render_tiles(self._surface, _repeated(camera, len(self.frames)), tiles)
+        keys = self._rasterizer.render_tiles(self._surface, _repeated(view.camera, len(self.frames)), tiles)
         self._fill(hole, view, keys, wall, images)
 
-    def _worth_drawing(self, hole: torch.Tensor, view: _View) -> Tiles:
+    def _worth_drawing(self, hole: torch.Tensor, view: NewViews, own: DepthSurface) -> Tiles:
         """Where each key frame may fill holes, by drawing all of them small.
 
         Holes are often large, lie where no key frame looks, or are thin rims of what all of them see.
 
         Args:
             hole: (h, w) bool.
+            own: the view's own solid, small.
         """
         side = max(1, min(view.camera.size) // _SEARCH_SIDE)
         with_hole = tiles_with(hole, side)
@@ -171,96 +223,27 @@ class KeyFrames:
         intrinsics[:, :2] /= side
         small = CameraPath(view.camera.world_to_camera, intrinsics, with_hole.shape[1], with_hole.shape[0])
         around = widened(with_hole[None], 1)
-        images = Images.empty(with_hole.shape, self._rasterizer.device)
+        images = Images.empty(around.shape, self._rasterizer.device)
         near = replace(view, camera=small)
-        step = max(1, min(self._surface.size) // _SEARCH_SIDE)
-        wall = self._wall(replace(near, own=view.own.reduced(step)), Tiles(around, 1))
+        wall = self._wall(replace(near, own=own), Tiles(around, 1))
         everywhere = Tiles(around.expand(len(self.frames), -1, -1).contiguous(), 1, is_solid=False)
         keys = self._rasterizer.render_tiles(self._small, _repeated(small, len(self.frames)), everywhere)
-        self._fill(around[0], near, keys, wall, images)
+        self._fill(around, near, keys, wall, images)
         assert keys.depth is not None, "drawn with depth"
         # What does not count has an infinite depth by now.
-        agrees = (keys.depth - images.depth).abs() <= _SAME_SURFACE * images.depth
+        agrees = (keys.depth - images.depth).abs() <= SAME_SURFACE * images.depth
         return Tiles(widened(_most_useful(agrees & images.remembered), _AROUND) & with_hole, side, is_solid=False)
 
-    def _fill(self, hole: torch.Tensor, view: _View, keys: RenderedBatch, wall: torch.Tensor, images: Images) -> None:
-        """Write what key frames know of the holes of one image into it.
+    def _fill(
+        self, hole: torch.Tensor, views: NewViews, keys: RenderedBatch, wall: torch.Tensor, images: Images
+    ) -> None:
+        fill_holes(hole, views, DrawnKeys(self._surface, self._still, keys), wall, images, self._rasterizer)
 
-        Args:
-            hole: (h, w) bool.
-            keys: the key frames, drawn from the view's camera.
-            wall: (h, w), how far the frame's own solid leaves the rays free.
-        """
-        assert keys.depth is not None, "drawn with depth"
-        poses = torch.from_numpy(view.camera.camera_to_world)
-        lenses = [_lens(self._surface, k, poses[0]) for k in range(len(self.frames))]
-        fx, fy, cx, cy = view.camera.intrinsics[0, [0, 1, 0, 1], [0, 1, 2, 2]]
-        device = wp.device_from_torch(hole.device)
-        with self._rasterizer.torch_stream():
-            span = 1 if hole.is_cuda else view.camera.width
-            wp.launch(
-                remembering.recall_unseen,
-                dim=(view.camera.height, -(-view.camera.width // span)),
-                inputs=[
-                    span,
-                    wp.vec4d(fx, fy, cx, cy),
-                    wp.array(lenses, dtype=remembering.Lens, device=device),
-                    view.skipped,
-                    wp.from_torch(self._still),
-                    wp.from_torch(keys.color),
-                    wp.from_torch(keys.mask.view(torch.uint8)),
-                    wp.from_torch(keys.depth),
-                    _lens(view.own, 0, poses[0]),
-                    wp.from_torch(view.own.depth.contiguous()),
-                    wp.from_torch(wall),
-                    wp.from_torch(hole.contiguous().view(torch.uint8)),
-                    _SAME_SURFACE,
-                    _FREE,
-                    _SOLID,
-                    wp.from_torch(images.color),
-                    wp.from_torch(images.depth),
-                    wp.from_torch(images.remembered.view(torch.uint8)),
-                ],
-                device=device,
-                block_dim=BLOCK_THREADS,
-            )
-
-    def _wall(self, view: _View, tiles: Tiles) -> torch.Tensor:
-        """(h, w) depth up to which a frame's own solid leaves the rays free, in some tiles of its image.
-
-        Solid to a plausible depth, whatever the render's model: a watertight frame has a wall before all it never saw.
-        """
-        solid = view.own.drawn_as(occlusion="thickness", convention="centered", clean=False)
-        drawn = self._rasterizer.render_tiles(solid, view.camera, tiles)
+    def _wall(self, view: NewViews, tiles: Tiles) -> torch.Tensor:
+        """(1, h, w) depth up to which a frame's own solid leaves the rays free, in some tiles of its image."""
+        drawn = self._rasterizer.render_tiles(view.own, view.camera, tiles)
         assert drawn.depth is not None, "drawn with depth"
-        return drawn.depth[0]
-
-
-@dataclass(frozen=True)
-class Images:
-    """What one frame shows, to be written into: colour (h, w, 3), depth (h, w), and what is remembered (h, w) bool."""
-
-    color: torch.Tensor
-    depth: torch.Tensor
-    remembered: torch.Tensor
-
-    @staticmethod
-    def empty(shape: Sequence[int], device: torch.device) -> Images:
-        """Black images of (rows, columns), in which nothing is remembered."""
-        return Images(
-            torch.zeros(*shape, 3, dtype=torch.uint8, device=device),
-            torch.zeros(*shape, device=device),
-            torch.zeros(*shape, dtype=torch.bool, device=device),
-        )
-
-
-@dataclass(frozen=True)
-class _View:
-    """One frame of footage, the camera that it is drawn from, and which key frame it is itself, or -1."""
-
-    own: DepthSurface
-    camera: CameraPath
-    skipped: int
+        return drawn.depth
 
 
 def _beside_nearer(moves: torch.Tensor, depth: torch.Tensor) -> torch.Tensor:
@@ -287,7 +270,7 @@ def _most_useful(knows: torch.Tensor) -> torch.Tensor:
 
 
 def _repeated(camera: CameraPath, count: int) -> CameraPath:
-    """A camera of one frame, for several."""
+    """Each frame of a camera, several times."""
     poses, lenses = (np.repeat(values, count, axis=0) for values in (camera.world_to_camera, camera.intrinsics))
     return CameraPath(poses, lenses, *camera.size)
 
@@ -309,7 +292,7 @@ def _compared(surface: DepthSurface, moving: torch.Tensor | None) -> tuple[torch
     inputs = [
         wp.from_torch(surface.depth.contiguous()),
         wp.from_torch(surface.color.contiguous()),
-        wp.from_torch(_intrinsics(surface).to(surface.device), dtype=wp.vec4d),
+        wp.from_torch(lens_of(surface).to(surface.device), dtype=wp.vec4d),
         wp.from_torch(poses.contiguous().to(surface.device), dtype=wp.mat44d),
         _STILL_DEPTH,
         _STILL_COLOR,
@@ -342,18 +325,3 @@ def _selected(surface: DepthSurface, kept: list[int]) -> DepthSurface:
         intrinsics=surface.intrinsics[kept],
         camera_to_world=None if poses is None else poses[kept],
     )
-
-
-def _intrinsics(surface: DepthSurface) -> torch.Tensor:
-    """(T, 4) float64: fx, fy, cx, cy."""
-    return surface.intrinsics[:, [0, 1, 0, 1], [0, 1, 2, 2]].contiguous()
-
-
-def _lens(surface: DepthSurface, frame: int, camera_to_world: torch.Tensor) -> StructInstance:
-    """The kernels' `Lens` of a source camera, from the space of another camera."""
-    lens = remembering.Lens()
-    assert surface.camera_to_world is not None, "key frames have poses"
-    pose = torch.linalg.inv(surface.camera_to_world[frame]) @ camera_to_world
-    lens.pose = wp.mat44d(pose.numpy())
-    lens.intrinsics = wp.vec4d(*_intrinsics(surface)[frame].tolist())
-    return lens

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 import warp as wp
 
+from ex4d.kernels import load_kernels
 from ex4d.mesh import DepthSurface
 from ex4d.raster.rasterizer import require_same_frames
 from ex4d.raster.warp import counting, simplifying
 from ex4d.raster.warp.projection import Projected
 from ex4d.raster.warp_inputs import Inputs, StructInstance
-from ex4d.warp_start import start_warp
 from ex4d_core.cameras import CameraPath
 
 _BLOCK = 1 << int(simplifying.LARGEST_LEVEL)
@@ -40,7 +40,7 @@ class SimplifiedFrame:
         """
         if surface.frames != 1:
             raise ValueError(f"invalid surface of {surface.frames} frames: expected 1")
-        start_warp()
+        load_kernels((simplifying, counting), "cpu")
         self._surface = surface
         source_camera = CameraPath(np.eye(4)[None], surface.intrinsics.numpy(), *surface.size)
         inputs = Inputs.of(surface, source_camera)

@@ -17,6 +17,7 @@ import torch
 import warp as wp
 
 from ex4d.devices import NO_CUDA, Devices, cpu_cores
+from ex4d.kernels import BLOCK_THREADS, load_kernels
 from ex4d.mesh import DepthSurface, edge_shares_kernel, surface_colors_kernel, thickness_kernel
 from ex4d.raster.frames import RenderedBatch
 from ex4d.raster.mask_cleaning import can_be_cleaned, remove_specks, vote
@@ -34,7 +35,6 @@ from ex4d.raster.warp import (
     drawing,
     near_edges,
     projection,
-    remembering,
     resolving,
     resolving_reference,
     sampling,
@@ -42,7 +42,7 @@ from ex4d.raster.warp import (
     unsnapped,
 )
 from ex4d.raster.warp_inputs import Inputs, StructInstance
-from ex4d.warp_launch import BLOCK_THREADS, Kernel
+from ex4d.warp_launch import Kernel
 from ex4d.warp_start import start_warp
 from ex4d_core.cameras import CameraPath
 
@@ -53,6 +53,19 @@ CPU_BATCH_PIXELS = 1 << 16
 BYTES_PER_VERTEX = 26  # snapped x, y and 1/z; EX-4D's alpha and exact x, y, or back limits and their queue
 BYTES_PER_PIXEL = 16  # depth-and-id key, and shares of antialiasing
 BYTES_PER_PIECE = 16  # of a large face, or a face that is not snapped
+
+# Kernels of every picture, and of some: those of the reference convention, of several samples, of tiles.
+_EVERY_PICTURE = (
+    stretched_faces,
+    resolving,
+    drawing,
+    unsnapped,
+    thickness_kernel,
+    edge_shares_kernel,
+    surface_colors_kernel,
+    projection,
+)
+_REFERENCE = (clipping, resolving_reference, antialiasing)
 
 # How CUDA threads share the drawing; see `drawing.Work`. Values measured on an H200; none is critical.
 DIRECT_PIXELS = 48
@@ -73,36 +86,19 @@ def cuda_problem(devices: Devices) -> str:
 class WarpRasterizer:
     """Draws with NVIDIA Warp; see `Rasterizer`. Deterministic: the same input gives the same bytes.
 
-    The kernels are compiled when the first instance is created on a machine, and loaded from Warp's cache afterwards.
+    Kernels that every picture needs are compiled when the first instance is created on a machine, others when a picture
+    needs them, and all are loaded from Warp's cache afterwards (`ex4d.kernels`).
     """
 
     name = "warp"
     licence = "Apache-2.0: free for any use, also commercial"
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
-        """Load the kernels for a device: "cpu", "cuda" or "cuda:N"."""
+        """Load the kernels of every picture for a device: "cpu", "cuda" or "cuda:N"."""
         start_warp()
         self.device = indexed_device(device)
         self._warp_device = wp.device_from_torch(self.device)
-        for kernels in (
-            thickness_kernel,
-            edge_shares_kernel,
-            surface_colors_kernel,
-            projection,
-            drawing,
-            unsnapped,
-            clipping,
-            stretched_faces,
-            antialiasing,
-            resolving,
-            resolving_reference,
-            cleaning,
-            near_edges,
-            sampling,
-            remembering,
-        ):
-            block = BLOCK_THREADS if self.device.type == "cuda" else None
-            wp.load_module(kernels, device=self._warp_device, block_dim=block)
+        load_kernels(_EVERY_PICTURE, self.device)
 
     def render(
         self, surface: DepthSurface, camera: CameraPath, *, with_depth: bool = False, samples: int = 1
@@ -122,6 +118,9 @@ class WarpRasterizer:
     ) -> RenderedBatch:
         camera, samples = camera_to_draw(surface, camera), samples_to_draw(surface, samples)
         surface = surface.to(self.device)
+        reference = _REFERENCE if surface.convention == "reference" else ()
+        sampled, tiled = (sampling,) if samples > 1 else (), () if tiles is None else (near_edges,)
+        load_kernels((*reference, *sampled, *tiled), self.device)
         frames, (width, height) = surface.frames, camera.size
         inputs = Inputs.of(surface, camera, tiles)
         color = torch.empty(frames, height * width, 3, dtype=torch.uint8, device=self.device)
@@ -162,6 +161,7 @@ class WarpRasterizer:
     ) -> torch.Tensor:
         """See `Rasterizer.masks_in_tiles`."""
         camera, surface = camera_to_draw(surface, camera), surface.to(self.device)
+        load_kernels((near_edges, *(_REFERENCE if surface.convention == "reference" else ())), self.device)
         frames, (width, height) = surface.frames, camera.size
         tiles = Tiles(marked, cleaning.TILE_SIDE)
         inputs, masks = Inputs.of(surface, camera, tiles), known.clone()

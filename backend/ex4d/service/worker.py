@@ -262,13 +262,15 @@ def preload_weights(preset: WanPreset, device: str, machine: MachineSettings, wa
 
 
 def _load(runner: str, device: str) -> Runner:
-    """Import the runner and, with it, torch; and compile kernels before the first job."""
+    """Import the runner and, with it, torch; and compile kernels: those of every picture now, others meanwhile."""
     module, _, function = runner.partition(":")
     loaded = getattr(importlib.import_module(module), function)
     if "ex4d.raster" in sys.modules:
+        from ex4d.kernels import compile_in_background
         from ex4d.raster import create_rasterizer
 
         create_rasterizer(device=Devices.parse(device).first)
+        compile_in_background(Devices.parse(device).first)
     return loaded
 
 

@@ -11,14 +11,6 @@ wp.set_module_options({"enable_backward": False})
 
 
 @wp.struct
-class Lens:
-    """A source camera as another camera meets it."""
-
-    pose: wp.mat44d  # from the other camera's space to this one's
-    intrinsics: wp.vec4d  # fx, fy, cx, cy, pixels
-
-
-@wp.struct
 class Place:
     """Where a point lies in a source image."""
 
@@ -142,84 +134,95 @@ def compare_key_frames(
 
 @wp.kernel
 def recall_unseen(
+    first: int,
     span: int,
-    view: wp.vec4d,
-    keys: wp.array(dtype=Lens),
-    skipped: int,
+    views: wp.array(dtype=wp.vec4d),
+    key_poses: wp.array2d(dtype=wp.mat44d),
+    key_intrinsics: wp.array(dtype=wp.vec4d),
+    skipped: wp.array(dtype=int),
     still: wp.array3d(dtype=wp.uint8),
     drawn_color: wp.array4d(dtype=wp.uint8),
     drawn_mask: wp.array3d(dtype=wp.uint8),
     drawn_depth: wp.array3d(dtype=float),
-    own: Lens,
+    own_poses: wp.array(dtype=wp.mat44d),
+    own_intrinsics: wp.array(dtype=wp.vec4d),
     own_depth: wp.array3d(dtype=float),
-    wall: wp.array2d(dtype=float),
-    hole: wp.array2d(dtype=wp.uint8),
+    wall: wp.array3d(dtype=float),
+    hole: wp.array3d(dtype=wp.uint8),
     same: float,
     free: float,
     solid: float,
-    color: wp.array3d(dtype=wp.uint8),
-    depth: wp.array2d(dtype=float),
-    remembered: wp.array2d(dtype=wp.uint8),
+    color: wp.array4d(dtype=wp.uint8),
+    depth: wp.array3d(dtype=float),
+    remembered: wp.array3d(dtype=wp.uint8),
 ):
-    """Fill unseen pixels of one image from key frames that were drawn from its camera.
+    """Fill unseen pixels of images from key frames that were drawn from their cameras.
 
     A key frame's surface counts where it stands still, where this frame's own source image does not look through it,
     and as far as this frame's solid does not hide it. Of the depths on which two key frames agree, the farthest wins;
     the colour is the mean of those that agree on it.
 
     Args:
-        view: fx, fy, cx, cy of the new camera.
-        keys: the key frames' cameras, from the new camera's space.
-        skipped: the key frame that is this frame itself, or -1.
+        first: number of the image of thread 0.
+        views: fx, fy, cx, cy of the new cameras (T).
+        key_poses: (T, K), from each new camera's space to the key frames' cameras.
+        key_intrinsics: (K), as of the views.
+        skipped: (T), the key frame that an image's own frame is itself, or -1.
         still: (K, H, W) of the key frames' pixels.
-        drawn_color, drawn_mask, drawn_depth: (K, h, w, ...), the key frames from the new camera. Depths of what does
-            not count are overwritten.
-        own, own_depth: this frame's source camera, from the new camera's space, and its depth (1, H, W).
-        wall: (h, w), how far this frame's own solid leaves the ray free.
-        hole: (h, w), which pixels are unseen.
+        drawn_color, drawn_mask, drawn_depth: (T * K, h, w, ...), the key frames from the new cameras. Depths of what
+            does not count are overwritten.
+        own_poses, own_intrinsics, own_depth: the frames' source cameras, from the new cameras' spaces, and their depth
+            (T, H, W).
+        wall: (T, h, w), how far a frame's own solid leaves the ray free.
+        hole: (T, h, w), which pixels are unseen.
         same: share of the depth within which two key frames agree.
         free: likewise, by which a point may be before what the frame itself sees.
         solid: likewise, by which it may be behind the frame's solid.
+        color: (T, h, w, 3), or empty where it is not asked for.
+        depth, remembered: (T, h, w).
     """
-    row, part = wp.tid()
-    count = drawn_depth.shape[0]
-    for column in range(part * span, wp.min(part * span + span, hole.shape[1])):
-        remembered[row, column] = wp.uint8(0)
-        if hole[row, column] != wp.uint8(0):
+    thread, row, part = wp.tid()
+    t = first + thread
+    count = key_poses.shape[1]
+    start = t * count
+    for column in range(part * span, wp.min(part * span + span, hole.shape[2])):
+        remembered[t, row, column] = wp.uint8(0)
+        if hole[t, row, column] != wp.uint8(0):
             for key in range(count):
-                z = drawn_depth[key, row, column]
-                known = drawn_mask[key, row, column] != wp.uint8(0) and key != skipped
-                known = known and z <= wall[row, column] * (1.0 + solid)
+                z = drawn_depth[start + key, row, column]
+                known = drawn_mask[start + key, row, column] != wp.uint8(0) and key != skipped[t]
+                known = known and z <= wall[t, row, column] * (1.0 + solid)
                 if known:
-                    point = point_at(view, row, column, z)
-                    place = place_of(point, keys[key].pose, keys[key].intrinsics, still.shape[1], still.shape[2])
+                    point = point_at(views[t], row, column, z)
+                    place = place_of(point, key_poses[t, key], key_intrinsics[key], still.shape[1], still.shape[2])
                     known = place.inside and still[key, place.row, place.column] != wp.uint8(0)
                     if known:
-                        place = place_of(point, own.pose, own.intrinsics, own_depth.shape[1], own_depth.shape[2])
+                        place = place_of(point, own_poses[t], own_intrinsics[t], own_depth.shape[1], own_depth.shape[2])
                         if place.inside:
-                            limit = nearest_around(own_depth, 0, place.row, place.column)
+                            limit = nearest_around(own_depth, t, place.row, place.column)
                             known = place.z >= limit * (1.0 - free)
                 if not known:
-                    drawn_depth[key, row, column] = wp.inf
+                    drawn_depth[start + key, row, column] = wp.inf
             farthest = float(0.0)
             for key in range(count):
-                z = drawn_depth[key, row, column]
+                z = drawn_depth[start + key, row, column]
                 if z < wp.inf and z > farthest:
                     agree = int(0)
                     for other in range(count):
-                        if wp.abs(drawn_depth[other, row, column] - z) <= same * z:
+                        if wp.abs(drawn_depth[start + other, row, column] - z) <= same * z:
                             agree += 1
                     if agree >= 2:
                         farthest = z
             if farthest > 0.0:
-                total = wp.vec3(0.0, 0.0, 0.0)
-                weight = float(0.0)
-                for key in range(count):
-                    if wp.abs(drawn_depth[key, row, column] - farthest) <= same * farthest:
-                        weight += 1.0
-                        for channel in range(3):
-                            total[channel] = total[channel] + float(drawn_color[key, row, column, channel])
-                for channel in range(3):
-                    color[row, column, channel] = wp.uint8(int(total[channel] / weight + 0.5))
-                depth[row, column] = farthest
-                remembered[row, column] = wp.uint8(1)
+                depth[t, row, column] = farthest
+                remembered[t, row, column] = wp.uint8(1)
+                if color.shape[0] > 0:
+                    total = wp.vec3(0.0, 0.0, 0.0)
+                    weight = float(0.0)
+                    for key in range(count):
+                        if wp.abs(drawn_depth[start + key, row, column] - farthest) <= same * farthest:
+                            weight += 1.0
+                            for channel in range(3):
+                                total[channel] = total[channel] + float(drawn_color[start + key, row, column, channel])
+                    for channel in range(3):
+                        color[t, row, column, channel] = wp.uint8(int(total[channel] / weight + 0.5))

@@ -42,7 +42,8 @@ from ex4d.raster.warp.rims import back_of, split_of
 from ex4d.raster.warp.unsnapped_rims import draw_unsnapped_split, may_show_split
 
 # A face has five triangles and nine points. With their code repeated for each, a GPU waits for instructions.
-wp.set_module_options({"enable_backward": False, "max_unroll": 1})
+_OPTIONS = {"enable_backward": False, "max_unroll": 1}
+wp.set_module_options(_OPTIONS)
 
 # Added to the face of a piece in the "thickness" model: what of the face it is, in order.
 SOLID_PIECE = wp.constant(0)
@@ -74,14 +75,18 @@ def draw_stretched(source: Source, projected: Projected, view: View, work: Work,
             draw_or_queue_stretched(index, frame, source, projected, view, work, winners)
 
 
-def piece_drawer(draw: wp.Function) -> wp.Kernel:
+def piece_drawer(draw: wp.Function, name: str) -> wp.Kernel:
     """A kernel that draws the queued pieces of stretched faces: threads are (frame, member of a group).
 
     Args:
         draw: draws a thread's part of a piece: piece, frame, member, group size, source, projected, view, winners.
+        name: of the part of this file that is compiled for it. Together the kernels of this file would take far longer
+            than those of any other; in three modules they are compiled at the same time.
     """
+    module = wp.get_module(f"{__name__}.{name}")
+    wp.set_module_options(_OPTIONS, module)
 
-    @wp.kernel
+    @wp.kernel(module=module)
     def draw_pieces(source: Source, projected: Projected, view: View, work: Work, winners: wp.array2d(dtype=wp.uint64)):
         frame, thread = wp.tid()
         group = thread // work.group_size
@@ -282,5 +287,5 @@ def draw_unsnapped_part(
                 )
 
 
-draw_stretched_pieces = piece_drawer(draw_snapped_part)
-draw_unsnapped_stretched = piece_drawer(draw_unsnapped_part)  # a kernel of its own, as in `unsnapped.py`
+draw_stretched_pieces = piece_drawer(draw_snapped_part, "pieces")
+draw_unsnapped_stretched = piece_drawer(draw_unsnapped_part, "unsnapped")  # a kernel of its own, as in `unsnapped.py`
