@@ -82,7 +82,8 @@ def _clips(scene: Path, work: Path) -> list[EvaluationClip]:
 def _read_depth(file: Path, lens: np.ndarray) -> np.ndarray:
     with Image.open(file) as image:
         distance = np.asarray(image, np.float32)
-    return distance / ray_lengths(*distance.shape, lens).astype(np.float32)
+    height, width = distance.shape
+    return distance / ray_lengths(height, width, lens).astype(np.float32)
 
 
 def _camera(file: Path) -> CameraPath:
