@@ -339,8 +339,6 @@ def test_a_public_data_set_is_evaluated_like_any_other(dycheck, tmp_path):
     assert {"psnr/seen", "psnr/unseen"} <= set(figures)
 
 
-def test_layouts_that_there_are_not_are_refused(tmp_path):
-    with pytest.raises(EvaluationError, match="no layout 'davis'; there are dycheck: DyCheck's iPhone sequences"):
-        load_clips(tmp_path, tmp_path, "davis")
+def test_a_folder_of_another_layout_than_named_has_no_clips(tmp_path):
     with pytest.raises(EvaluationError, match="has no clips of the layout kubric-4d"):
         load_clips(tmp_path, tmp_path, "kubric-4d")

@@ -89,12 +89,14 @@ class KnownViews:
         truth = None if clip.truth is None else Frames(clip.truth, size, count)
         if truth is not None and len(truth) < count:
             raise EvaluationError(f"{clip.name}: the truth has {len(truth)} frames, and the footage {count}")
-        seen = (
-            None if clip.seen is None else np.stack([frame[..., 0] > 127 for frame in Frames(clip.seen, size, count)])
-        )
+        seen = None
+        if clip.seen is not None:
+            seen = np.stack([frame[..., 0] > 127 for frame in Frames(clip.seen, size, count)])
+            if len(seen) < count:
+                raise EvaluationError(f"{clip.name}: the masks of what was seen have {len(seen)} frames of {count}")
         render = rendered = None
         if scene is not None and camera is not None:
-            views = render_views(scene, camera.resized(*size), _SEEN, device=device)
+            views = render_views(scene, camera.framed(*size), _SEEN, device=device)
             render, rendered, seen = views.color, views.mask, views.mask if seen is None else seen
         return KnownViews(size, Frames(clip.source, size, count), truth, seen, render, rendered)
 

@@ -56,7 +56,7 @@ def load_clips(folder: Path, work: Path, layout: str | None = None) -> tuple[Lay
         raise EvaluationError(f"there is no data set at {folder}")
     known = "; ".join(f"{one.name}: {one.title}" for one in LAYOUTS.values())
     if layout is not None and layout not in LAYOUTS:
-        raise EvaluationError(f"no layout {layout!r}; there are {known}")
+        raise EvaluationError(f"there is no layout {layout!r}: --layout takes one of these ({known})")
     found = LAYOUTS[layout] if layout else next((one for one in LAYOUTS.values() if one.matches(folder)), None)
     if found is None:
         raise EvaluationError(f"{folder} has no known layout: name it with --layout ({known})")
