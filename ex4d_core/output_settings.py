@@ -72,8 +72,8 @@ class OutputSettings(Settings):
         fixed = [name for name in ("output_space", "file_name") if getattr(self, name) != getattr(OutputSettings, name)]
         if self.format == "mp4" and fixed:
             raise RequestError(
-                f"movies of 8 bits are in sRGB and have fixed names: leave out {' and '.join(fixed)}, or choose another "
-                "format than mp4"
+                f"movies of 8 bits are in sRGB and have fixed names: leave out {' and '.join(fixed)}, or choose a "
+                "format other than mp4"
             )
         fields, sample = _filled(self.file_name)
         if strange := sorted(fields - _NAME_FIELDS.keys()):

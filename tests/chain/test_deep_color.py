@@ -15,6 +15,7 @@ import pytest
 from ex4d.media import deep_source, read_deep_frames, read_png, read_png_metadata, write_png
 from ex4d.media.colour_management import ACESCG, LINEAR_SRGB, ColourSpaceError, Conversion
 from ex4d.media.deep_source import chromaticities_of
+from ex4d.media.deep_video_writer import MOVIES, DeepVideoWriter
 from ex4d.media.exr_writer import read_exr_metadata
 from ex4d.media.video_writer import read_metadata
 from ex4d.pipeline.deep_outputs import render_deep
@@ -226,6 +227,17 @@ def test_movies_of_10_bits(footage, tmp_path, kind, codec, bits) -> None:
         assert container.streams.video[0].codec_context.name == codec
     assert np.abs(shown[0] - ramp / 65535).mean() < 1 / 1023
     assert len(np.unique(shown[0][0])) > 0.9 * min(width, 256)
+
+
+def test_the_shortest_movies_in_h265_have_times(tmp_path) -> None:
+    """Several, since x265 leaves their decoding times to chance."""
+    black = np.zeros((64, 64, 3), np.float32)
+    for frames in (1, 2, 3) * 8:
+        with DeepVideoWriter(tmp_path / "short.mp4", MOVIES["h265"], 64, 64, Fraction(24)) as movie:
+            for _ in range(frames):
+                movie.write(black, black[..., 0])
+        with av.open(str(tmp_path / "short.mp4")) as container:
+            assert sorted(packet.pts for packet in container.demux() if packet.size) == [512 * k for k in range(frames)]
 
 
 def test_what_has_8_bits_only_is_refused_by_name(scene, footage, tmp_path) -> None:
