@@ -227,5 +227,5 @@ def test_the_operator_adds_the_camera_of_the_shot(imported):
     assert bpy.ops.ex4d.add_camera(preset="truck", use_amount=True, amount=0.5) == {"FINISHED"}
     camera = bpy.context.scene.ex4d_shot.camera
     assert camera is not None and bpy.context.scene.camera == camera
-    with pytest.raises(RuntimeError, match="behind the subject"):
+    with pytest.raises(RuntimeError, match="behind the pivot"):
         bpy.ops.ex4d.add_camera(preset="dolly_in", use_amount=True, amount=2.0)

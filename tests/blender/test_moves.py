@@ -75,7 +75,7 @@ def test_keys_follow_the_amounts_of_a_move(imported, card_scene):
 def test_an_impossible_amount_is_said_and_changes_no_keys(imported, card_scene):
     camera = add("dolly_in")
     move_of(camera).amount = 1.5
-    assert "behind the subject" in move_of(camera).problem
+    assert "behind the pivot" in move_of(camera).problem
     is_path(camera, shot_path(Trajectory("dolly_in"), Scene.open(card_scene)))
     move_of(camera).amount = 0.5
     assert move_of(camera).problem == ""

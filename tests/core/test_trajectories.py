@@ -84,7 +84,7 @@ def test_a_single_frame_is_the_start():
         ({"preset": "orbit", "easing": "bouncy"}, "easing .* 'bouncy'"),
         ({"preset": "orbit", "amount": float("nan")}, "amount must be a number"),
         ({"preset": "orbit", "elevation": 90.0}, "elevation .* above -90 and below 90"),
-        ({"preset": "dolly_in", "amount": 1.0}, "behind the subject"),
+        ({"preset": "dolly_in", "amount": 1.0}, "behind the pivot"),
         ({"preset": "zoom_in", "amount": 0.0}, "positive focal length factor"),
     ],
 )
