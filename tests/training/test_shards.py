@@ -8,6 +8,8 @@ import pytest
 import torch
 
 pytest.importorskip("webdataset", reason="training data need the extra train")
+from ex4d.installation import install_command
+from ex4d.training import optical_flow_tracks, shards
 from ex4d.training.errors import SampleError, ShardError, TrainingDataError
 from ex4d.training.samples import SampleOrigin, TrainingSample, stacked
 from ex4d.training.shards import Dataset, write_shard
@@ -123,3 +125,11 @@ def test_a_data_set_that_is_not_finished_or_damaged_is_refused(tmp_path):
         Dataset.open(tmp_path)
     with pytest.raises(TrainingDataError, match="pipe"):
         Dataset.open("pipe://touch x")
+
+
+@pytest.mark.parametrize("require", [shards.require_webdataset, optical_flow_tracks._require_scikit_image])
+def test_a_missing_package_comes_with_the_command_of_this_installation(require, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(TrainingDataError) as told:
+        require()
+    assert install_command("train") in str(told.value)
