@@ -201,6 +201,11 @@ def _kubric_camera(camera: CameraPath) -> dict:
     }
 
 
+def made_scenes(work: Path) -> list[Path]:
+    """The folders of scenes; their locks are files."""
+    return [one for one in (work / "scenes").iterdir() if one.is_dir()]
+
+
 def test_kubric_4d_turns_distances_into_depth_and_takes_every_other_view(kubric, tmp_path):
     layout, clips = load_clips(kubric, tmp_path)
     assert layout.name == "kubric-4d" and [one.name for one in clips] == ["scn02900/v2", "scn02900/v11"]
@@ -212,7 +217,7 @@ def test_kubric_4d_turns_distances_into_depth_and_takes_every_other_view(kubric,
     assert np.allclose(depth, seen_by(STILL).depth, rtol=1e-4)
     assert known.seen is not None and np.array_equal(known.seen, known.rendered)
     assert_lands(prepared(kubric, tmp_path / "work", "scn02900/v11")[1], seen_by(MOVING).images)
-    assert len(list((tmp_path / "work" / "scenes").iterdir())) == 1, "both clips have the same footage"
+    assert len(made_scenes(tmp_path / "work")) == 1, "both clips have the same footage"
 
 
 def test_depth_that_cannot_be_read_is_named(kubric, tmp_path):
@@ -223,7 +228,7 @@ def test_depth_that_cannot_be_read_is_named(kubric, tmp_path):
     Image.fromarray(np.ones((6, 8), np.float32)).save(damaged)
     with pytest.raises(EvaluationError, match=r"depth_00002\.tiff: depth of \(8, 6\) pixels"):
         prepared(kubric, tmp_path / "work", "scn02900/v2")
-    assert not list((tmp_path / "work" / "scenes").iterdir())
+    assert not made_scenes(tmp_path / "work")
 
 
 @pytest.fixture
