@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from ex4d.installation import install_command
 from ex4d.media.pixels import resized
 from ex4d.training.errors import TrainingDataError
 
@@ -95,8 +96,8 @@ def _gray(frame: np.ndarray, width: int, height: int) -> np.ndarray:
 def _require_scikit_image() -> None:
     if importlib.util.find_spec("skimage") is None:
         raise TrainingDataError(
-            "hidden regions follow optical flow where the camera is not known, which needs scikit-image: pip "
-            "install 'ex4d[train]', or choose --tracks mesh"
+            "hidden regions follow optical flow where the camera is not known, which needs scikit-image: "
+            f"{install_command('train')}, or choose --tracks mesh"
         )
 
 

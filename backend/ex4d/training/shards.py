@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from ex4d.installation import install_command
 from ex4d.training.errors import SampleError, ShardError, TrainingDataError
 from ex4d.training.manifest import MANIFEST, DatasetManifest, ShardRecord
 from ex4d.training.samples import TrainingSample
@@ -196,7 +197,7 @@ def open_place(place: str) -> IO[bytes]:
 def require_webdataset() -> None:
     """Raise TrainingDataError where the extra is not installed."""
     if importlib.util.find_spec("webdataset") is None:
-        raise TrainingDataError("training data need the package webdataset: pip install 'ex4d[train]'")
+        raise TrainingDataError(f"training data need the package webdataset: {install_command('train')}")
 
 
 class _Hashing:
