@@ -18,7 +18,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -128,7 +128,8 @@ class RunFolder:
 
     def note_export(self, path: Path) -> None:
         """Remember a file that is about to be exported."""
-        with open(self.folder / _EXPORTS, "a", encoding="utf-8") as file:
+        # Another user's run may be read-only: nothing but `has_exported` needs the note.
+        with suppress(OSError), open(self.folder / _EXPORTS, "a", encoding="utf-8") as file:
             file.write(f"{file_sha256(path)}\n")
             file.flush()
             os.fsync(file.fileno())
