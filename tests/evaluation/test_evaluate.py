@@ -250,11 +250,55 @@ def test_a_study_shows_pairs_in_random_order_and_its_answers_are_counted(evaluat
         count_votes([answers])
 
 
+@pytest.fixture
+def quick(tmp_path) -> Path:
+    """A protocol of another shape than the clip, without networks and solved cameras."""
+    path = tmp_path / "quick.toml"
+    wide = TRY.replace("size = []", "size = [256, 128]")
+    path.write_text(wide[: wide.index("metrics")] + 'metrics = ["seen_psnr", "temporal_error", "vbench"]\n')
+    return path
+
+
+def test_clips_of_another_shape_are_cropped_like_their_cameras(place, quick, tmp_path):
+    found = evaluate(place / "data", [Method("same", place / "same")], Protocol.load(str(quick)), tmp_path / "work")
+    assert found.problems == [] and found.rows[0].figures["seen_psnr"] > 25
+    assert found.rows[0].notes == (f"{SIDE}x{SIDE} was cropped to {SIDE}x{SIDE // 2} and resized to 256x128",)
+    assert "vbench" not in found.table[0].figures
+
+
+def test_masks_that_are_too_short_and_single_frames_are_named(place, quick, tmp_path, write_movie):
+    clip = tmp_path / "data" / "garden"
+    clip.mkdir(parents=True)
+    write_movie(clip / "source.mp4", np.zeros((FRAMES, 64, 64, 3), np.uint8))
+    write_movie(clip / "truth.mp4", np.full((FRAMES, 64, 64, 3), 99, np.uint8))
+    write_movie(tmp_path / "one" / "garden.mp4", np.full((1, 64, 64, 3), 99, np.uint8))
+    methods, protocol = [Method("one", tmp_path / "one")], Protocol.load(str(quick))
+    row = evaluate(tmp_path / "data", methods, protocol, tmp_path / "work").rows[0]
+    assert row.missing["temporal_error"] == "one frame alone has no change in time"
+    write_movie(clip / "seen.mp4", np.full((FRAMES - 1, 64, 64, 3), 255, np.uint8))
+    row = evaluate(tmp_path / "data", methods, protocol, tmp_path / "work").rows[0]
+    assert row.problem == f"one: garden: garden: the masks of what was seen have {FRAMES - 1} frames of {FRAMES}"
+
+
+def test_a_clips_scene_is_made_anew_where_its_lens_changed(place, quick, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(place / "data", data)
+    camera = CameraPath.load(data / "street" / "garden" / "camera.npz")
+    methods, protocol = [Method("same", place / "same")], Protocol.load(str(quick))
+    before = evaluate(data, methods, protocol, tmp_path / "work").rows[0].figures["seen_psnr"]
+    longer = camera.intrinsics * np.array([[1.5, 1, 1], [1, 1.5, 1], [1, 1, 1]])
+    CameraPath(camera.world_to_camera, longer, *camera.size).save(data / "street" / "garden" / "camera.npz")
+    after = evaluate(data, methods, protocol, tmp_path / "work").rows[0].figures["seen_psnr"]
+    assert len(list((tmp_path / "work" / "scenes").iterdir())) == 2 and after != before
+
+
 def test_data_sets_without_clips_or_with_two_sources_are_refused(tmp_path):
     with pytest.raises(EvaluationError, match="there is no data set"):
         load_clips(tmp_path / "none")
     with pytest.raises(EvaluationError, match="has no known layout"):
         load_clips(tmp_path)
+    with pytest.raises(EvaluationError, match=r"there is no layout 'foo': --layout takes one of these \(folder: "):
+        load_clips(tmp_path, "foo")
     (tmp_path / "clip").mkdir()
     for ending in ("mp4", "mov"):
         (tmp_path / "clip" / f"source.{ending}").touch()

@@ -76,7 +76,7 @@ def test_old_jobs_are_listed_fetched_and_run_to_the_end(client, tmp_path):
 def test_an_old_scene_package_opens_with_all_its_parts_and_renders(tmp_path):
     scene = Scene.open(DATA / "scene")
     assert scene.manifest.name == "post before a wall" and scene.color().shape == (4, 32, 48, 3)
-    assert set(scene.manifest.files) == set(FILE_NAMES) - set(OPTIONAL_RENDER_FILES)
+    assert set(scene.manifest.files) == set(FILE_NAMES) - {"deep_color", *OPTIONAL_RENDER_FILES}
     assert all(scene.path(part).stat().st_size == entry.size for part, entry in scene.manifest.files.items())
     assert main(["generate", str(DATA / "scene"), "--preset", "orbit", "-o", str(tmp_path / "take")]) == 0
     assert probe(tmp_path / "take" / "take.mp4").frames == 4

@@ -108,7 +108,7 @@ def test_a_ckpt_has_the_published_names_and_continues(trained, models, tmp_path,
 def test_what_would_change_a_run_is_refused_with_the_difference(trained, models, tmp_path, capsys):
     run, where = str(trained / "run"), ["--models", str(models), "--device", "cpu", "-q"]
     assert main(["train", "resume", run, "--learning-rate", "0.02", *where]) == 1
-    assert "learning_rate: 0.01, not 0.02" in capsys.readouterr().err
+    assert "--learning-rate: 0.01, not 0.02" in capsys.readouterr().err
     assert main(["train", "resume", run, "--keep-states", "5", *where]) == 0
     other = tmp_path / "models"
     write_models(other, seed=1)

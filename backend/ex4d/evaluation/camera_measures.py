@@ -29,7 +29,7 @@ def measure_camera(inputs: ResultInputs, wanted: frozenset[str]) -> dict[str, fl
     if asked is None:
         raise NotMeasuredError("neither the data set nor the protocol says which camera was asked for")
     footage = probe(inputs.result.path, len(inputs.result))
-    asked = asked.frames(0, len(inputs.result))
+    asked = asked.frames(0, len(inputs.result)).framed(inputs.result.width, inputs.result.height)
     lens = _lens(asked.intrinsics[0], inputs, (footage.width, footage.height))
     try:
         solved = solve_camera(footage, lens)

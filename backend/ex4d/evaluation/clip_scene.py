@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -84,20 +85,23 @@ class KnownViews:
         truth = None if clip.truth is None else Frames(clip.truth, size, count)
         if truth is not None and len(truth) < count:
             raise EvaluationError(f"{clip.name}: the truth has {len(truth)} frames, and the footage {count}")
-        seen = (
-            None if clip.seen is None else np.stack([frame[..., 0] > 127 for frame in Frames(clip.seen, size, count)])
-        )
+        seen = None
+        if clip.seen is not None:
+            seen = np.stack([frame[..., 0] > 127 for frame in Frames(clip.seen, size, count)])
+            if len(seen) < count:
+                raise EvaluationError(f"{clip.name}: the masks of what was seen have {len(seen)} frames of {count}")
         render = None
         if scene is not None and camera is not None:
-            views = render_views(scene, camera.resized(*size), _SEEN, device=device)
+            views = render_views(scene, camera.framed(*size), _SEEN, device=device)
             render, seen = views.color, views.mask if seen is None else seen
         return KnownViews(size, Frames(clip.source, size, count), truth, seen, render)
 
 
 def _scene(clip: EvaluationClip, folder: Path, device: str) -> Scene:
     assert clip.depth is not None
-    known = "-".join(footage_sha256(one)[:16] for one in (clip.source, clip.depth) if one.exists())
-    place = folder / known
+    files = [one for one in (clip.source, clip.depth, clip.source_camera) if one is not None]
+    known = [*map(footage_sha256, files), repr(clip.fov_degrees)]
+    place = folder / hashlib.sha256("\n".join(known).encode()).hexdigest()[:32]
     try:
         return Scene.open(place)
     except SceneError:

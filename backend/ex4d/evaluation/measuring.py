@@ -22,14 +22,19 @@ from ex4d.evaluation.seen_measures import measure_seen
 from ex4d_core.errors import Ex4dError
 
 Measure = Callable[[ResultInputs, frozenset[str]], dict[str, float]]
+# What measures which figures; those that share a solved camera go together.
 _MEASURES: tuple[tuple[Measure, frozenset[str]], ...] = (
-    (measure_pixels, frozenset(("psnr", "ssim", "temporal_error"))),
+    (measure_pixels, frozenset(("psnr", "ssim"))),
+    (measure_pixels, frozenset(("temporal_error",))),
     (measure_pixels, frozenset(("lpips",))),
     (measure_seen, frozenset(("seen_psnr",))),
     (measure_seen, frozenset(("flicker",))),
     (measure_camera, frozenset(("camera_rotation", "camera_translation", "camera_matrix"))),
-    (measure_clip, frozenset(("clip_source", "clip_frames"))),
+    (measure_clip, frozenset(("clip_source",))),
+    (measure_clip, frozenset(("clip_frames",))),
 )
+# Why the camera's measure may leave out figures.
+_WITHOUT_UNIT = "it moves where it should stand still, by an unknown distance"
 FEATURES = {"fid": inception_features, "fvd": i3d_features}
 NO_RESULT = "no result"
 
@@ -122,7 +127,7 @@ def _measured(
             continue
         figures |= found
         absent = wanted - {name.partition("/")[0] for name in found}
-        missing |= dict.fromkeys(sorted(absent), "it moves where it should stand still, by an unknown distance")
+        missing |= dict.fromkeys(sorted(absent), _WITHOUT_UNIT)
     reference = known.source if protocol.reference == "source" else known.truth
     for name, extract in FEATURES.items():
         if name not in protocol.metrics:

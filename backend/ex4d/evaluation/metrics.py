@@ -20,6 +20,7 @@ class Metric:
         weights: the part of `ex4d.weights.catalogue` whose network it uses; "" for none.
         of_sets: whether it is of all results together, not of each.
         regions: whether it is also given over seen and over unseen pixels.
+        elsewhere: whether another program measures it, which its meaning names; then the table has no column of it.
         meaning: one sentence for the report.
     """
 
@@ -31,6 +32,7 @@ class Metric:
     weights: str = ""
     of_sets: bool = False
     regions: bool = False
+    elsewhere: bool = False
 
 
 METRICS: dict[str, Metric] = {
@@ -131,7 +133,8 @@ METRICS: dict[str, Metric] = {
         "",
         True,
         (),
-        "Its dimensions for videos without prompts, by the package vbench.",
+        "Not in the table: the package vbench is a program of its own; run it over the folders of results.",
+        elsewhere=True,
     ),
 }
 

@@ -83,6 +83,8 @@ def _table_row(method: str, group: str, rows: list[ResultRow], protocol: Protoco
     for name in _names(rows):
         figures[name] = mean_with_interval([row.figures[name] for row in rows if name in row.figures])
     for name in protocol.metrics:
+        if METRICS[name].elsewhere:
+            continue
         if METRICS[name].of_sets:
             try:
                 figures[name] = _of_sets(name, rows)
@@ -101,8 +103,6 @@ def _names(rows: Iterable[ResultRow]) -> list[str]:
 
 
 def _of_sets(name: str, rows: list[ResultRow]) -> Figure:
-    if name == "vbench":
-        raise NotMeasuredError("VBench is a program of its own: run it over the results' folders (see the docs)")
     pairs = dict.fromkeys(row.features[name] for row in rows if name in row.features)
     if not pairs:
         reasons = dict.fromkeys(row.missing[name] for row in rows if name in row.missing)

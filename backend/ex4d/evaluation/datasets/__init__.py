@@ -44,9 +44,11 @@ def load_clips(folder: Path, layout: str | None = None) -> tuple[Layout, list[Ev
     """
     if not folder.is_dir():
         raise EvaluationError(f"there is no data set at {folder}")
+    known = "; ".join(f"{one.name}: {one.title}" for one in LAYOUTS.values())
+    if layout is not None and layout not in LAYOUTS:
+        raise EvaluationError(f"there is no layout {layout!r}: --layout takes one of these ({known})")
     found = [one for one in LAYOUTS.values() if one.matches(folder)] if layout is None else [LAYOUTS[layout]]
     if len(found) != 1:
-        known = "; ".join(f"{one.name}: {one.title}" for one in LAYOUTS.values())
         what = f"fits the layouts {', '.join(one.name for one in found)}" if found else "has no known layout"
         raise EvaluationError(f"{folder} {what}: name it with --layout ({known})")
     clips = found[0].clips(folder)

@@ -128,7 +128,7 @@ class Protocol:
         if len(camera) < count:
             raise EvaluationError(f"{name}: its camera has {len(camera)} frames, and {self.name} asks for {count}")
         camera = camera.frames(0, count)
-        return camera.resized(*self.size) if self.size else camera
+        return camera.framed(self.size[0], self.size[1]) if self.size else camera
 
 
 def protocol_names() -> list[str]:
