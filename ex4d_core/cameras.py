@@ -2,7 +2,7 @@
 
 The convention is OpenCV's: x right, y down, z forward, ``world_to_camera`` matrices, intrinsics in pixels, pixel
 centres at +0.5 (the centre of the top left pixel is (0.5, 0.5)). The scene's world is the frame of the source camera.
-Matrices of OpenGL and the original EX-4D are converted here.
+Matrices of OpenGL, OpenEXR and the original EX-4D are converted here.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from ex4d_core.errors import Ex4dError
 
 # A Blender (or OpenGL) camera looks along -z with y up; an OpenCV camera along +z with y down.
 FLIP_Y_AND_Z = np.diag([1.0, -1.0, -1.0, 1.0])
+FLIP_Y = np.diag([1.0, -1.0, 1.0, 1.0])
 
 ORTHONORMAL_TOLERANCE = 1e-4
 
@@ -346,6 +347,15 @@ def world_to_camera_from_opengl(camera_to_world: np.ndarray) -> np.ndarray:
     poses = poses @ FLIP_Y_AND_Z
     require_rigid(poses)
     return invert_rigid(poses)
+
+
+def openexr_from_world_to_camera(world_to_camera: np.ndarray) -> np.ndarray:
+    """OpenEXR's standard attribute `worldToCamera`, from OpenCV's matrices (..., 4, 4).
+
+    Row vectors: the translation is in the last row. The camera's axes are left-handed, x right, y up and z forward, as
+    RenderMan has them; the world stays as it is.
+    """
+    return (FLIP_Y @ world_to_camera).swapaxes(-1, -2)
 
 
 def camera_from_quaternion(quaternion: Sequence[float], translation: Sequence[float]) -> np.ndarray:

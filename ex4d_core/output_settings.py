@@ -69,14 +69,22 @@ class OutputSettings(Settings):
         for name, allowed in (("compression", ("exr",)), ("position", ("exr",)), ("first_number", SEQUENCES)):
             if self.format not in allowed and getattr(self, name) != getattr(OutputSettings, name):
                 raise RequestError(f"{name} is for format {' or '.join(allowed)}, not {self.format}: leave it out")
-        if self.format == "mp4" and (self.output_space or self.file_name != OutputSettings.file_name):
-            raise RequestError("movies of 8 bits are in sRGB and have fixed names: choose another format, or leave out")
+        fixed = [name for name in ("output_space", "file_name") if getattr(self, name) != getattr(OutputSettings, name)]
+        if self.format == "mp4" and fixed:
+            raise RequestError(
+                f"movies of 8 bits are in sRGB and have fixed names: leave out {' and '.join(fixed)}, or choose a "
+                "format other than mp4"
+            )
         fields, sample = _filled(self.file_name)
         if strange := sorted(fields - _NAME_FIELDS.keys()):
             raise RequestError(
                 f"invalid file_name {self.file_name!r}: unknown {{{strange[0]}}}; expected shot, version or frame"
             )
-        if "/" in sample or "\\" in sample or sample.startswith("."):
+        if not self.is_sequence:
+            sample = self.name_of("shot")
+        if not sample:
+            raise RequestError(f"invalid file_name {self.file_name!r}: movies have no {{frame}}, so add {{shot}}")
+        if "/" in self.file_name or "\\" in self.file_name or sample.startswith("."):
             raise RequestError(f"invalid file_name {self.file_name!r}: expected a name, not a path or a hidden file")
         if self.format in SEQUENCES and "frame" not in fields:
             raise RequestError(

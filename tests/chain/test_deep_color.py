@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -14,6 +15,7 @@ import pytest
 from ex4d.media import deep_source, read_deep_frames, read_png, read_png_metadata, write_png
 from ex4d.media.colour_management import ACESCG, LINEAR_SRGB, ColourSpaceError, Conversion
 from ex4d.media.deep_source import chromaticities_of
+from ex4d.media.deep_video_writer import MOVIES, DeepVideoWriter
 from ex4d.media.exr_writer import read_exr_metadata
 from ex4d.media.video_writer import read_metadata
 from ex4d.pipeline.deep_outputs import render_deep
@@ -153,6 +155,30 @@ def test_every_file_says_what_it_was_made_from(scene, tmp_path) -> None:
     assert tuple(getattr(code, name) for name in ("hours", "minutes", "seconds", "frame")) == (1, 0, 1, 0)
 
 
+def test_timecode_and_camera_are_openexrs_standard_attributes(scene, tmp_path) -> None:
+    origin = FootageOrigin("walk.mov", "", "01:00:00:47")
+    manifest = replace(scene.manifest, origin=origin, fps=Fraction(50))
+    scene = Scene(manifest.to_json(), {part: scene.path(part) for part in scene.manifest.files})
+    camera = moved(scene, 0.4)
+    made = render_deep(scene, camera, RENDER, OutputSettings(format="exr", position=True), tmp_path, "right")
+    codes = []
+    for path in made.color:
+        with OpenEXR.File(str(path), header_only=True) as file:
+            codes.append(file.header()["timeCode"])
+    assert [(code.seconds, code.frame, code.fieldPhase) for code in codes] == [(0, 23, 1), (0, 24, 0)]
+    # As other programs read the file: row vectors, in a space with x right, y up and z forward.
+    stored = made.color[1].read_bytes().partition(b"worldToCamera\0m44f\0")[2]
+    matrix = np.frombuffer(stored[4 : 4 + 64], "<f4").reshape(4, 4)
+    assert matrix[3] == pytest.approx([-0.4, 0, 0, 1]) and (matrix[:3, 3] == 0).all()
+    channels = channels_of(made.color[1])
+    row, column = np.argwhere(channels["A"] == 1)[-1]
+    point = np.array([channels[f"P.{axis}"][row, column] for axis in "XYZ"] + [1.0]) @ matrix
+    assert point[2] == pytest.approx(channels["Z"][row, column])
+    lens = camera.intrinsics[1]
+    assert lens[0, 0] * point[0] / point[2] + lens[0, 2] == pytest.approx(column + 0.5, abs=1e-3)
+    assert lens[1, 2] - lens[1, 1] * point[1] / point[2] == pytest.approx(row + 0.5, abs=1e-3)
+
+
 def test_files_are_replaced_only_when_asked_and_only_ours(scene, tmp_path) -> None:
     output = OutputSettings(format="png16")
     how = (scene, scene.source_camera(), RENDER, output, tmp_path, "same")
@@ -201,6 +227,17 @@ def test_movies_of_10_bits(footage, tmp_path, kind, codec, bits) -> None:
         assert container.streams.video[0].codec_context.name == codec
     assert np.abs(shown[0] - ramp / 65535).mean() < 1 / 1023
     assert len(np.unique(shown[0][0])) > 0.9 * min(width, 256)
+
+
+def test_the_shortest_movies_in_h265_have_times(tmp_path) -> None:
+    """Several, since x265 leaves their decoding times to chance."""
+    black = np.zeros((64, 64, 3), np.float32)
+    for frames in (1, 2, 3) * 8:
+        with DeepVideoWriter(tmp_path / "short.mp4", MOVIES["h265"], 64, 64, Fraction(24)) as movie:
+            for _ in range(frames):
+                movie.write(black, black[..., 0])
+        with av.open(str(tmp_path / "short.mp4")) as container:
+            assert sorted(packet.pts for packet in container.demux() if packet.size) == [512 * k for k in range(frames)]
 
 
 def test_what_has_8_bits_only_is_refused_by_name(scene, footage, tmp_path) -> None:

@@ -24,6 +24,13 @@ def test_a_template_makes_plain_names_of_their_own(template) -> None:
         OutputSettings(format="exr", file_name=template)
 
 
+@pytest.mark.parametrize("template", ["{frame:04}", "{frame}.{shot}", "takes/{shot}", "{shot}{frame:/>4}"])
+def test_a_movie_has_a_plain_name_without_the_number(template) -> None:
+    with pytest.raises(RequestError, match="file_name"):
+        OutputSettings(format="prores4444", file_name=template)
+    assert OutputSettings(format="prores4444", file_name="{frame}_{shot}").name_of("a") == "_a"
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -35,5 +42,6 @@ def test_a_template_makes_plain_names_of_their_own(template) -> None:
     ],
 )
 def test_options_without_effect_are_refused(options) -> None:
-    with pytest.raises(RequestError, match="leave"):
+    named = next(name for name in options if name != "format")
+    with pytest.raises(RequestError, match=rf"{named}.* leave|leave out {named}"):
         OutputSettings(**options)

@@ -42,6 +42,15 @@ def test_a_camera_comes_back_as_it_was(tmp_path, name, zooms):
     assert main([*words, "--overwrite"]) == 0
 
 
+@pytest.mark.parametrize(("name", "expected"), [("shot.v2", "dot"), ("shot.usdc", "Blender"), ("shot.FBX", "Blender")])
+def test_a_name_that_is_no_format_of_ours_is_told_why(tmp_path, capsys, name, expected):
+    path_of(zooms=False).save(tmp_path / "camera.npz")
+    assert main(["camera", "convert", str(tmp_path / "camera.npz"), "-o", str(tmp_path / name)]) != 0
+    told = capsys.readouterr().err.partition(name)[2]
+    assert expected in told and ("Blender" in told) == (expected == "Blender")
+    assert not (tmp_path / name).exists()
+
+
 def turned(axis: int, degrees: float) -> np.ndarray:
     one, other = (axis + 1) % 3, (axis + 2) % 3
     cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))

@@ -85,6 +85,20 @@ def test_stated_values_go_before_what_the_file_looks_like(tmp_path, depth):
     assert np.allclose(values_of(tmp_path / "d.npz", values="depth", invalid="far")[near > 0], near[near > 0])
 
 
+def test_a_scale_says_that_values_from_0_to_1_are_depth(tmp_path, depth):
+    near = (depth - 1.5) / 4.5
+    np.savez(tmp_path / "d.npz", depth=near)
+    clip = clip_of(tmp_path / "d.npz", scale=20, invalid="far")
+    assert clip.scale == "metric" and np.allclose(np.stack(list(clip))[near > 0], 20 * near[near > 0])
+
+
+def test_a_scale_of_disparity_is_refused(tmp_path, depth):
+    np.savez(tmp_path / "clip_depths.npz", depths=30 / depth)
+    with pytest.raises(DepthError, match=r"scale of 2 .*--depth-values depth"):
+        clip_of(tmp_path / "clip_depths.npz", scale=2)
+    assert np.allclose(values_of(tmp_path / "clip_depths.npz", scale=2, values="depth"), 60 / depth)
+
+
 @pytest.mark.parametrize("invalid", ["error", "far"])
 def test_zeros_under_small_values_are_asked_about(tmp_path, depth, invalid):
     disparity = 1 / depth
@@ -328,16 +342,25 @@ def test_a_depth_video_is_read_where_its_greys_are_explained(filmed):
     assert depth_layout(CASES / "12_depth_video.mp4") == "video"
 
 
-def test_a_deep_grey_video_keeps_its_bits(tmp_path):
-    levels = np.arange(HEIGHT * WIDTH, dtype=np.uint16).reshape(HEIGHT, WIDTH) * 16
-    with av.open(str(tmp_path / "d.mkv"), "w") as container:
+def write_deep_video(path: Path, levels: np.ndarray, rotation: int = 0) -> None:
+    """A lossless video of 16 bits that shows one image (h, w) all the time."""
+    with av.open(str(path), "w") as container:
         stream = container.add_stream("ffv1", rate=24)
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "gray16le"
+        (stream.height, stream.width), stream.pix_fmt = levels.shape, "gray16le"
+        if rotation:
+            stream.set_display_rotation(rotation)
         for _ in range(FRAMES):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(levels + 1000, format="gray16le")))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(levels), format="gray16le")))
         container.mux(stream.encode())
-    found = values_of(tmp_path / "d.mkv", values="depth", scale=65.535)
-    assert np.allclose(found[1], (levels + 1000) / 1000, atol=1e-5)
+
+
+def test_a_deep_grey_video_keeps_its_bits_and_is_turned_as_it_says(tmp_path):
+    levels = np.arange(HEIGHT * WIDTH, dtype=np.uint16).reshape(HEIGHT, WIDTH) * 16 + 1000
+    write_deep_video(tmp_path / "d.mkv", levels)
+    write_deep_video(tmp_path / "turned.mkv", np.rot90(levels), rotation=-90)
+    for name in ("d.mkv", "turned.mkv"):
+        found = values_of(tmp_path / name, values="depth", scale=65.535)
+        assert np.allclose(found[1], levels / 1000, atol=1e-5), name
 
 
 def test_a_video_through_a_colour_map_is_refused(tmp_path):

@@ -214,7 +214,7 @@ def test_protocols_that_cannot_be_used_are_refused(changed, message, tmp_path):
 
 def test_ranges_turn_about_the_subject_from_their_first_angle_to_their_last(place):
     scene = ex4d.open_scene(place / "scene")
-    clip = load_clips(place / "data")[1][0]
+    clip = load_clips(place / "data", place)[1][0]
     tasks = {task.name: task for task in Protocol.load("ex4d-paper").tasks(clip, scene)}
     assert list(tasks) == [f"street/garden/{name}" for name in ("small", "large", "extreme", "full")]
     turned = tasks["street/garden/full"].camera.world_to_camera[:, :3, :3]
@@ -294,13 +294,13 @@ def test_a_clips_scene_is_made_anew_where_its_lens_changed(place, quick, tmp_pat
 
 def test_data_sets_without_clips_or_with_two_sources_are_refused(tmp_path):
     with pytest.raises(EvaluationError, match="there is no data set"):
-        load_clips(tmp_path / "none")
+        load_clips(tmp_path / "none", tmp_path)
     with pytest.raises(EvaluationError, match="has no known layout"):
-        load_clips(tmp_path)
-    with pytest.raises(EvaluationError, match=r"there is no layout 'foo': --layout takes one of these \(folder: "):
-        load_clips(tmp_path, "foo")
+        load_clips(tmp_path, tmp_path / "work")
+    with pytest.raises(EvaluationError, match=r"there is no layout 'foo': --layout takes one of these \(dycheck: "):
+        load_clips(tmp_path, tmp_path / "work", "foo")
     (tmp_path / "clip").mkdir()
     for ending in ("mp4", "mov"):
         (tmp_path / "clip" / f"source.{ending}").touch()
     with pytest.raises(EvaluationError, match="keep one of them"):
-        load_clips(tmp_path)
+        load_clips(tmp_path, tmp_path / "work")

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import pytest
 
-from ex4d.media.timecode import timecode_after, timecode_text
+from ex4d.media.timecode import paired_timecode, timecode_after, timecode_text
 
 NTSC = Fraction(30000, 1001)
 
@@ -32,3 +32,20 @@ def test_counts_frames(start, frames, fps, expected) -> None:
 
 def test_footage_without_timecode_has_none() -> None:
     assert timecode_after("", 3, Fraction(24)) is None
+
+
+@pytest.mark.parametrize(
+    ("fps", "expected"),
+    [
+        (Fraction(30), [(28, False), (29, False)]),
+        (Fraction(50), [(24, False), (24, True)]),
+        (Fraction(60000, 1001), [(29, False), (29, True)]),
+        (Fraction(120), [None, None]),
+    ],
+)
+def test_above_30_frames_a_second_pairs_are_numbered(fps, expected) -> None:
+    """The last two frames of a second."""
+    last = [(1, 2, 3, round(fps) - back, False) for back in (2, 1)]
+    found = [paired_timecode(parts, fps) for parts in last]
+    assert [one and (one[0][3], one[1]) for one in found] == expected
+    assert all(one is None or one[0][:3] == (1, 2, 3) for one in found)

@@ -59,12 +59,17 @@ COMMANDS = [
 
 @pytest.mark.parametrize(("page", "line"), COMMANDS)
 def test_the_commands_in_the_pages_are_accepted(page, line, capsys):
+    from ex4d.cli.flags import settings_from
     from ex4d.cli.original import routed
+    from ex4d_core.trajectories import Trajectory
 
     try:
-        docs_hook.command_line().parse_args(routed(shlex.split(line, comments=True)[1:]))
+        options = docs_hook.command_line().parse_args(routed(shlex.split(line, comments=True)[1:]))
     except SystemExit as ended:
         assert ended.code == 0, f"{page}: {line}: {capsys.readouterr().err}"
+        return
+    if hasattr(options, "easing"):
+        settings_from(options, Trajectory)  # refuses a move that there is not
 
 
 def test_the_api_has_everything_that_the_library_offers(site):

@@ -53,7 +53,9 @@ def test_the_wheel_gives_the_command_and_the_extras(wheel):
     folder = next(name for name in wheel.namelist() if name.endswith("/METADATA")).rpartition("/")[0]
     assert "ex4d = ex4d.cli.main:main" in wheel.read(f"{folder}/entry_points.txt").decode()
     metadata = email.message_from_bytes(wheel.read(f"{folder}/METADATA"))
-    assert set(metadata.get_all("Provides-Extra")) == {"wan", "fp8", "upscale", "depth", "colmap", "dev"}
+    assert set(metadata.get_all("Provides-Extra")) == {
+        *("wan", "fp8", "upscale", "depth", "colmap", "colour", "train", "evaluate", "dev")
+    }
     for requirement in metadata.get_all("Requires-Dist"):
         assert "==" not in requirement.partition(";")[0]
     assert f"{folder}/licenses/LICENSE" in wheel.namelist()

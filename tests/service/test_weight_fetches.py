@@ -18,7 +18,7 @@ from ex4d.machine import MachineSettings
 from ex4d.service.refusals import Refusal
 from ex4d.service.settings import ServiceSettings
 from ex4d.service.weight_fetches import WeightFetches
-from ex4d.weights.catalogue import DEPTH_ANYTHING, DEPTH_PRO
+from ex4d.weights.catalogue import CLIP, DEPTH_ANYTHING, DEPTH_PRO
 from ex4d_core.schema import decode, encode
 from ex4d_core.weight_messages import ADAPTER_KIND, WeightsPart, WeightsReply
 
@@ -154,7 +154,8 @@ def test_the_answer_names_the_packages_that_the_backend_lacks(tmp_path, monkeypa
     reply = WeightFetches(MachineSettings(models=tmp_path), tmp_path / "logs", allowed=True).describe()
     parts = {part.name: part for part in reply.parts}
     assert "transformers" in parts[DEPTH_ANYTHING].lacks and "with: pip install" in parts[DEPTH_ANYTHING].lacks
-    assert {part.lacks for part in reply.parts if part.kind != "depth"} == {""}
+    assert "evaluate" in parts[CLIP].lacks
+    assert {part.lacks for part in reply.parts if part.kind in ("wan", "lora", "tiny")} == {""}
     assert decode(WeightsReply, encode(reply)) == reply
 
 

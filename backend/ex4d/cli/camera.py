@@ -18,6 +18,8 @@ _CONVERT = """Write a camera file of ours as .chan, COLMAP's text, or transforms
 A take has its camera in camera.npz, a render in camera_NAME.npz. FBX, Alembic and USD are written by Blender.
 """
 
+_OF_BLENDER = (".fbx", ".abc", ".usd", ".usda", ".usdc", ".usdz")
+
 
 def _add_convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("camera", type=Path, help="a .npz with extrinsics and intrinsics, such as a take's camera.npz")
@@ -44,9 +46,8 @@ def _convert(options: argparse.Namespace, report: Report) -> int:
     suffix = out.suffix.lower()
     files = [out] if suffix in writes else [out / name for name in MODEL_FILES_WRITTEN]
     if suffix not in ("", *writes):
-        raise RequestError(
-            f"invalid --out {out}: expected .chan, .json, .npz or a folder; {suffix} is Blender's to write"
-        )
+        hint = f"{suffix} is Blender's to write" if suffix in _OF_BLENDER else "a folder's name must have no dot"
+        raise RequestError(f"invalid --out {out}: expected .chan, .json, .npz or a folder; {hint}")
     for file in files:
         if file.exists() and (not options.overwrite or file.resolve() == options.camera.resolve()):
             raise OutputError(

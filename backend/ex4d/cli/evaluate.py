@@ -35,7 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--protocol", default=DEFAULT_PROTOCOL, help="with-truth, ex4d-paper, or a .toml file (default: with-truth)"
     )
-    parser.add_argument("--layout", help="of the data set, where it cannot be told")
+    parser.add_argument(
+        "--layout",
+        help="of the data set: dycheck, kubric-4d, parallel-domain-4d, vista4d or folder (default: what it looks like)",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda:0, or cuda:0+1 for several")
     parser.add_argument("--study", action="store_true", help="also write study.html, which compares methods blindly")
     parser.add_argument("--seed", type=int, default=0, help="of the study's order (default: 0)")
@@ -58,7 +61,6 @@ def _evaluate(options: argparse.Namespace, report: Report) -> int:
 
     from ex4d.devices import Devices
     from ex4d.evaluation import Method, evaluate
-    from ex4d.evaluation.datasets import load_clips
     from ex4d.evaluation.html_report import write_html
     from ex4d.evaluation.protocols import Protocol
     from ex4d.evaluation.report_files import cell, column_names, heading, write_json, write_markdown
@@ -79,7 +81,7 @@ def _evaluate(options: argparse.Namespace, report: Report) -> int:
             progress=progress,
             note=report.note,
         )
-    known = {clip.name: clip.truth or clip.source for clip in load_clips(options.dataset, options.layout)[1]}
+    known = {clip.name: clip.truth or clip.source for clip in evaluation.clips}
     files = [options.out / f"report.{ending}" for ending in ("json", "md", "html")]
     write_json(evaluation, files[0])
     write_markdown(evaluation, files[1])

@@ -132,6 +132,7 @@ class DepthFiles:
         if (
             tool == PLAIN
             and not self._is_stated
+            and self._scale is None  # depth has a scale, and disparity none
             and keys == [PLAIN.key]
             and is_normalised(array_frames(path, tool.key))
         ):
@@ -158,6 +159,12 @@ class DepthFiles:
                 f"{self._path}: {tool.key!r} holds disparity by its name, in which near is large. Say which: "
                 "--inverse-depth (Inverse Depth in Blender) if it is 1 / depth, --depth-values disparity if its factor "
                 "and offset are unknown, or --depth-values depth if it is depth."
+            )
+        if tool.values == "disparity" and self._scale is not None:
+            raise DepthError(
+                f"{self._path}: {tool.key!r} alone is disparity of {tool.title}, which a scale of {self._scale:g} does "
+                "not apply to: leave it out, or add --depth-values depth if the values are depth (Depth Scale, Values "
+                "in Blender)."
             )
         return tool.values
 

@@ -6,15 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import av
-import av.error
 import numpy as np
 
 from ex4d.depth.depth_clip import DepthError
-from ex4d.media import FootageInfo, probe, read_frames
+from ex4d.media import FootageInfo, probe, read_deep_frames, read_frames
 
 # Compression of a grey video leaves a little colour at most; a colour map has much of it.
 _COLOURED = 24
-_WHITE = 65535
 
 
 def require_grey(video: FootageInfo) -> None:
@@ -29,27 +27,17 @@ def require_grey(video: FootageInfo) -> None:
 
 
 def read_grey_levels(video: FootageInfo) -> Iterator[np.ndarray]:
-    """Yields (H, W) float32 from 0 to 1 for every frame.
+    """Yields (H, W) float32 from 0 to 1 for every frame, upright.
 
     Raises:
-        DepthError: damaged, or with another number of frames than it showed at first.
+        MediaError: a frame cannot be decoded.
     """
     if _bits(video.path) <= 8:
         for image in read_frames(video.path, count=video.frames):
             yield image[..., 1] / np.float32(255)
         return
-    count = 0
-    try:
-        with av.open(str(video.path)) as container:
-            for frame in container.decode(container.streams.best("video") or container.streams.video[0]):
-                yield frame.reformat(format="gray16le").to_ndarray() / np.float32(_WHITE)
-                count += 1
-                if count == video.frames:
-                    break
-    except av.error.FFmpegError as error:
-        raise DepthError(f"{video.path}: damaged after frame {count} ({error.strerror}). Export it again.") from error
-    if count < video.frames:
-        raise DepthError(f"{video.path}: only {count} of {video.frames} frames can be read. Export it again.")
+    for image in read_deep_frames(video.path, count=video.frames):
+        yield image[..., 1]
 
 
 def probed_video(path: Path) -> tuple[FootageInfo, str]:

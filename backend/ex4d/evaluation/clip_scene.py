@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from ex4d.evaluation.clips import EvaluationClip, Frames, Task
+from ex4d.evaluation.depth_frames import DepthFrames
 from ex4d.evaluation.errors import EvaluationError
 from ex4d.evaluation.protocols import Protocol
 from ex4d.media.origin import footage_sha256
@@ -63,6 +65,7 @@ class KnownViews:
         truth: the true view; None where there is none.
         seen: (T, H, W) bool, whether the footage saw what the camera sees; None where it is unknown.
         render: (T, H, W, 3) uint8, the footage's own pixels there; None where depth is unknown.
+        rendered: (T, H, W) bool, where `render` has them: a data set's own `seen` may be of other frames, too.
     """
 
     size: tuple[int, int]
@@ -70,6 +73,7 @@ class KnownViews:
     truth: Frames | None
     seen: np.ndarray | None
     render: np.ndarray | None
+    rendered: np.ndarray | None
 
     @staticmethod
     def of(task: Task, scene: Scene | None, protocol: Protocol, device: str) -> KnownViews:
@@ -90,27 +94,42 @@ class KnownViews:
             seen = np.stack([frame[..., 0] > 127 for frame in Frames(clip.seen, size, count)])
             if len(seen) < count:
                 raise EvaluationError(f"{clip.name}: the masks of what was seen have {len(seen)} frames of {count}")
-        render = None
+        render = rendered = None
         if scene is not None and camera is not None:
             views = render_views(scene, camera.framed(*size), _SEEN, device=device)
-            render, seen = views.color, views.mask if seen is None else seen
-        return KnownViews(size, Frames(clip.source, size, count), truth, seen, render)
+            render, rendered, seen = views.color, views.mask, views.mask if seen is None else seen
+        return KnownViews(size, Frames(clip.source, size, count), truth, seen, render, rendered)
 
 
 def _scene(clip: EvaluationClip, folder: Path, device: str) -> Scene:
-    assert clip.depth is not None
-    files = [one for one in (clip.source, clip.depth, clip.source_camera) if one is not None]
-    known = [*map(footage_sha256, files), repr(clip.fov_degrees)]
-    place = folder / hashlib.sha256("\n".join(known).encode()).hexdigest()[:32]
+    place = folder / _digest(clip)[:32]
     try:
         return Scene.open(place)
     except SceneError:
         pass
+    assert clip.depth is not None
+    if isinstance(clip.depth, Path):
+        return _reconstructed(clip, clip.depth, place, device)
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder) as temporary:
+        depth = Path(temporary) / "depth.npy"
+        clip.depth.write(depth)
+        return _reconstructed(clip, depth, place, device)
+
+
+def _reconstructed(clip: EvaluationClip, depth: Path, place: Path, device: str) -> Scene:
     fov = None if clip.source_camera is not None else clip.fov_degrees
-    depth = DepthSettings(layout=depth_layout(clip.depth))
-    settings = ReconstructionSettings(name=clip.name, depth=depth, fov_degrees=fov)
-    sources = SourcePaths(clip.source.resolve(), clip.depth.resolve(), clip.source_camera)
+    settings = ReconstructionSettings(name=clip.name, depth=DepthSettings(layout=depth_layout(depth)), fov_degrees=fov)
+    sources = SourcePaths(clip.source.resolve(), depth.resolve(), clip.source_camera, clip.moving)
     return reconstruct(sources, settings, place, device=device, overwrite=True)
+
+
+def _digest(clip: EvaluationClip) -> str:
+    """Of all that its scene follows from: clips that differ in their new cameras share one."""
+    known = [str(clip.fov_degrees)]
+    for one in (clip.source, clip.depth, clip.source_camera, clip.moving):
+        known.append("" if one is None else one.digest() if isinstance(one, DepthFrames) else footage_sha256(one))
+    return sha256("-".join(known).encode()).hexdigest()
 
 
 def _in_scene(camera: CameraPath, source_camera: Path | None, scene: Scene) -> CameraPath:

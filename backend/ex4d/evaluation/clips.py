@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ex4d.evaluation.depth_frames import DepthFrames
 from ex4d.evaluation.errors import EvaluationError
 from ex4d.media import probe, read_frames
 from ex4d.media.origin import footage_sha256
@@ -21,10 +22,12 @@ class EvaluationClip:
     Attributes:
         name: of the clip, unique in its data set; results are looked for by it.
         source: the footage, a movie or an image sequence.
-        depth: of the footage, a file or folder that `ex4d.reconstruct` reads; None where it is not known.
+        depth: of the footage, a file or folder that `ex4d.reconstruct` reads, or files of the data set's own kind; None
+            where it is not known.
         source_camera: that filmed the footage, in the same world as `camera`; None for one that stands still at the
             world's origin.
         fov_degrees: horizontal field of view of the footage, where `source_camera` does not have it.
+        moving: masks of what moves in the footage, white where something does, as footage; None where unknown.
         camera: of the true view, or the one that is asked for; None where the protocol chooses it.
         truth: what that camera really saw, footage of as many frames; None where nobody filmed it.
         seen: (H, W) masks of what of the truth the footage saw, white for seen, as footage; None where they follow
@@ -33,9 +36,10 @@ class EvaluationClip:
 
     name: str
     source: Path
-    depth: Path | None = None
+    depth: Path | DepthFrames | None = None
     source_camera: Path | None = None
     fov_degrees: float | None = None
+    moving: Path | None = None
     camera: CameraPath | None = None
     truth: Path | None = None
     seen: Path | None = None

@@ -28,6 +28,7 @@ class ResultInputs:
         render: (T, H, W, 3) uint8, the footage's own pixels there; None where depth is unknown.
         device: for networks and pixels.
         networks: loaded when they are asked for.
+        rendered: (T, H, W) bool, where `render` has pixels; None for where `seen`.
     """
 
     task: Task
@@ -38,6 +39,7 @@ class ResultInputs:
     render: np.ndarray | None
     device: torch.device
     networks: Networks
+    rendered: np.ndarray | None = None
 
     def true_view(self) -> Frames:
         """The truth.

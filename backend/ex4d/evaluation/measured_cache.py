@@ -53,7 +53,7 @@ def _identity(inputs: ResultInputs) -> list[Any]:
     camera = inputs.task.camera
     parts: list[Any] = [inputs.result.digest(), inputs.source.digest()]
     parts.append(None if inputs.truth is None else inputs.truth.digest())
-    for array in (inputs.seen, inputs.render):
+    for array in (inputs.seen, inputs.render, inputs.rendered):
         parts.append(None if array is None else hashlib.sha256(array.tobytes()).hexdigest())
     parts += [] if camera is None else [hashlib.sha256(camera.world_to_camera.tobytes()).hexdigest()]
     parts += [] if camera is None else [hashlib.sha256(camera.intrinsics.tobytes()).hexdigest()]

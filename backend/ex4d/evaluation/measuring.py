@@ -115,7 +115,9 @@ def _measured(
     figures: dict[str, float] = {}
     features: dict[str, tuple[str, str]] = {}
     missing: dict[str, str] = {}
-    inputs = ResultInputs(task, result, known.source, known.truth, known.seen, known.render, device, networks)
+    inputs = ResultInputs(
+        *(task, result, known.source, known.truth, known.seen, known.render, device, networks), rendered=known.rendered
+    )
     for measure, measured in _MEASURES:
         wanted = measured & frozenset(protocol.metrics)
         if not wanted:

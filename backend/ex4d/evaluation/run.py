@@ -38,6 +38,7 @@ class Evaluation:
     Attributes:
         dataset, layout: what was evaluated on.
         protocol: how.
+        clips: of the data set.
         rows: one a method and task.
         table: the means.
     """
@@ -45,6 +46,7 @@ class Evaluation:
     dataset: Path
     layout: str
     protocol: Protocol
+    clips: tuple[EvaluationClip, ...]
     rows: tuple[ResultRow, ...]
     table: tuple[TableRow, ...]
 
@@ -111,7 +113,8 @@ def evaluate(
     Args:
         dataset: a folder; see `ex4d.evaluation.datasets`.
         methods: whose results; with none, there is nothing to measure.
-        work: a folder for scenes and for what was measured, which the next evaluation takes up.
+        work: a folder for scenes, for what is made of the data set's files, and for what was measured, which the next
+            evaluation takes up.
         layout: of the data set; None finds it.
         devices: "cpu", or "cuda:0" and so on; one process each.
         machine: whose weights are used.
@@ -126,7 +129,7 @@ def evaluate(
     twice = [one.name for one in methods if [other.name for other in methods].count(one.name) > 1]
     if twice:
         raise EvaluationError(f"two methods are called {twice[0]}")
-    found, clips = load_clips(dataset, layout)
+    found, clips = load_clips(dataset, work, layout)
     machine = machine or MachineSettings.from_environment()
     for text in protocol.open:
         note(f"{protocol.title} leave open {text}")
@@ -137,7 +140,7 @@ def evaluate(
         rows[name] = measured
         progress(STAGE, len(rows), len(clips))
     ordered = [row for clip in clips for row in rows[clip.name]]
-    return Evaluation(dataset, found.name, protocol, tuple(ordered), tuple(table_of(ordered, protocol)))
+    return Evaluation(dataset, found.name, protocol, tuple(clips), tuple(ordered), tuple(table_of(ordered, protocol)))
 
 
 def _all_rows(

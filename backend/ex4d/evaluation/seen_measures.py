@@ -22,10 +22,15 @@ def measure_seen(inputs: ResultInputs, wanted: frozenset[str]) -> dict[str, floa
         raise NotMeasuredError("neither depth nor a camera says what the footage saw of it")
     found: dict[str, float] = {}
     if "seen_psnr" in wanted:
-        found["seen_psnr"] = _fidelity(inputs, inputs.seen, inputs.render)
+        found["seen_psnr"] = _fidelity(inputs, _rendered(inputs, inputs.seen), inputs.render)
     if "flicker" in wanted:
         found["flicker"] = _flicker(inputs, ~inputs.seen)
     return found
+
+
+def _rendered(inputs: ResultInputs, seen: np.ndarray) -> np.ndarray:
+    """Where there are pixels to compare with, of those that a data set says were seen."""
+    return seen if inputs.rendered is None else seen & inputs.rendered
 
 
 def _fidelity(inputs: ResultInputs, seen: np.ndarray, render: np.ndarray) -> float:

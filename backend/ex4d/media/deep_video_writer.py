@@ -14,6 +14,7 @@ import av
 import av.error
 import numpy as np
 from av.container import OutputContainer
+from av.packet import Packet
 from av.video.reformatter import ColorRange, VideoReformatter
 from av.video.stream import VideoStream
 
@@ -21,6 +22,8 @@ from ex4d.media.deep_pixels import frame_of_deep
 from ex4d.media.media_errors import MediaError, atomic_write, translate_write_errors
 from ex4d.media.pixels import BT709, LIMITED_RANGE, WRITE_FLAGS
 from ex4d.media.video_writer import SQUARE
+
+_REORDERING_DELAY = 2  # frames, of H.265 with B frames that B frames refer to
 
 
 @dataclass(frozen=True)
@@ -147,7 +150,16 @@ class DeepVideoWriter:
         with self._unfinished:
             with translate_write_errors(self.path):
                 if self.frames:
-                    container.mux(self._stream.encode())
+                    container.mux(self._last_packets())
                 container.close()
             if not self.frames:
                 raise MediaError(f"{self.path}: no frame was written. Render at least one.")
+
+    def _last_packets(self) -> list[Packet]:
+        """What the encoder holds back."""
+        packets = self._stream.encode()
+        if self.frames <= _REORDERING_DELAY:
+            # x265 sets no decoding times in movies that are not longer than its delay: they are what memory holds.
+            for packet in packets:
+                packet.dts = packet.pts
+        return packets

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import OpenEXR
 
 from ex4d.media.deep_source import chromaticities_of
 from ex4d.media.media_errors import MediaError, atomic_write, system_reason, translate_write_errors
+from ex4d.media.timecode import paired_timecode
 from ex4d_core import __version__
+from ex4d_core.cameras import openexr_from_world_to_camera
 
 _COMPRESSIONS = {"zip": OpenEXR.ZIP_COMPRESSION, "dwaa": OpenEXR.DWAA_COMPRESSION}
 PREFIX = "ex4d/"
@@ -26,6 +29,7 @@ def write_exr(
     space: str = "",
     compression: str = "zip",
     timecode: tuple[int, int, int, int, bool] | None = None,
+    fps: Fraction = Fraction(24),
     world_to_camera: np.ndarray | None = None,
     pixel_aspect: float = 1.0,
     metadata: Mapping[str, str] | None = None,
@@ -38,8 +42,9 @@ def write_exr(
         position: (H, W, 3) float32, channels P.X, P.Y and P.Z.
         space: name of the colours' space; of linear ones, primaries are written as chromaticities.
         compression: "zip" or "dwaa"; depth and positions are exact with both.
-        timecode: as of `timecode_after`.
-        world_to_camera: (4, 4), the attribute `worldToCamera`.
+        timecode: as of `timecode_after`; written at rates that ST 12-1 has.
+        fps: that the timecode counts by.
+        world_to_camera: (4, 4), OpenCV axes; becomes the attribute `worldToCamera`, in OpenEXR's.
         pixel_aspect: width of a pixel by its height.
         metadata: texts by name, which become attributes named ex4d/NAME.
 
@@ -57,11 +62,11 @@ def write_exr(
     if (primaries := chromaticities_of(space)) is not None:
         header["chromaticities"] = primaries
     if world_to_camera is not None:
-        header["worldToCamera"] = np.ascontiguousarray(world_to_camera, np.float32)
-    if timecode is not None:
+        header["worldToCamera"] = openexr_from_world_to_camera(world_to_camera).astype(np.float32, order="C")
+    if timecode is not None and (paired := paired_timecode(timecode, fps)) is not None:
         code = OpenEXR.TimeCode()
-        code.hours, code.minutes, code.seconds, code.frame = timecode[:4]
-        code.dropFrame = int(timecode[4])
+        code.hours, code.minutes, code.seconds, code.frame, dropped = paired[0]
+        code.dropFrame, code.fieldPhase = int(dropped), int(paired[1])
         header["timeCode"] = code
     channels: dict[str, np.ndarray] = {"RGBA": np.ascontiguousarray(color, np.float16)}
     if depth is not None:

@@ -65,10 +65,6 @@ class ImageReader:
         frame, converter, notes = self._decoded(file)
         return ReadImage(converter.rgb(frame), notes)
 
-    def read_pixels(self, file: Path) -> np.ndarray:
-        """As `read`, without the notes."""
-        return self.read(file).pixels
-
     def read_deep(self, file: Path) -> np.ndarray:
         """Read an image as (H, W, 3) float32, in the colours that the file encodes; errors as `read`.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
+_PAIRED_RATES = (48, 50, 60)
 _TIMECODE = re.compile(r"(\d\d):(\d\d):(\d\d)([:;.])(\d{2,3})")
 
 
@@ -36,6 +37,28 @@ def timecode_after(start: str, frames: int, fps: Fraction) -> tuple[int, int, in
             count += dropped * ((rest - dropped) // (60 * rate - dropped))
     seconds, frame = divmod(count, rate)
     return seconds // 3600 % 24, seconds // 60 % 60, seconds % 60, frame, bool(dropped)
+
+
+def paired_timecode(
+    parts: tuple[int, int, int, int, bool], fps: Fraction
+) -> tuple[tuple[int, int, int, int, bool], bool] | None:
+    """A timecode where frame numbers end at 29: at 48, 50 and 60 frames a second, pairs of frames are numbered.
+
+    Args:
+        parts: as of `timecode_after`.
+        fps: of the footage.
+
+    Returns:
+        The timecode with the number of the pair, and whether the frame is the second one of its pair, which the field
+        flag of ST 12-1 tells. None at rates that ST 12-1 does not have.
+    """
+    rate = round(fps)
+    if rate <= 30:
+        return parts, False
+    if rate not in _PAIRED_RATES:
+        return None
+    hours, minutes, seconds, frame, dropped = parts
+    return (hours, minutes, seconds, frame // 2, dropped), bool(frame % 2)
 
 
 def timecode_text(parts: tuple[int, int, int, int, bool]) -> str:

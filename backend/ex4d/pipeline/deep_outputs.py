@@ -179,6 +179,7 @@ class _DeepFiles:
             space=output.output_space,
             compression=output.compression,
             timecode=self._timecode(shown),
+            fps=Fraction(self._scene.manifest.fps),
             world_to_camera=self._camera.world_to_camera[frame.index],
             pixel_aspect=frame.pixel_aspect,
             metadata=self._texts(shown, frame.index, ""),

@@ -190,7 +190,9 @@ def _lacks(part: Part) -> str:
     if not packages:
         return ""
     names = " and ".join(packages)
-    return f"{part.title} needs {names}, which the backend lacks; install them there with: {install_command('depth')}"
+    return (
+        f"{part.title} needs {names}, which the backend lacks; install them there with: {install_command(part.extra)}"
+    )
 
 
 def _arrived(models: Path, part: Part) -> int:

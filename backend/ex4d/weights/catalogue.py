@@ -62,7 +62,7 @@ class Part:
         commercial: whether that licence allows commercial use of results; see `ex4d_core.licences`.
         files: what is fetched; the first one holds the weights of parts that consist of one file.
         needed: whether ``ex4d models fetch`` without names downloads it.
-        packages: Python packages that must be importable to use a depth estimator; all are in the extra "depth".
+        packages: Python packages that must be importable to use it; all are in its `extra`.
     """
 
     name: str
@@ -83,6 +83,11 @@ class Part:
     def repositories(self) -> tuple[str, ...]:
         """Where the files come from, each once, in order."""
         return tuple(dict.fromkeys(file.repository for file in self.files))
+
+    @property
+    def extra(self) -> str:
+        """The extra of the package ex4d that has what fetches and runs it."""
+        return {"depth": "depth", "evaluation": "evaluate"}.get(self.kind, "wan")
 
     def missing_packages(self) -> tuple[str, ...]:
         """Those of its Python packages that are not installed."""

@@ -94,10 +94,9 @@ def require_downloader(part: Part) -> None:
     try:
         import huggingface_hub  # noqa: F401
     except ImportError as error:
-        extra = "depth" if part.kind == "depth" else "wan"
         raise WeightsMissingError(
             f"downloading {part.name} needs huggingface_hub, which this Python lacks ({error}). Run "
-            f"{install_command(extra)}, then this command again"
+            f"{install_command(part.extra)}, then this command again"
         ) from error
 
 
