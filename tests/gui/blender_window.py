@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -58,15 +59,15 @@ class Walk:
     def picture(self, name: str) -> Iterator[float]:
         """Keep a screenshot once two in a row are the same: panels unfold, and previews load, over several frames.
 
-        Until the materials' shaders are compiled, which Blender does beside drawing, it shows stand-ins for them.
+        They are compared as files, since an image that is loaded into Blender has EEVEE draw its samples again.
         """
-        before, waited = np.empty(0), 0.0
-        while waited < PATIENCE_SECONDS:
+        compile_shaders()
+        before, end = b"", time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < end:
             yield 0.7
-            waited += 0.7
             self._grab(name)
-            now = self._pixels(name)
-            if np.array_equal(before, now) and not bpy.app.is_job_running("SHADER_COMPILATION"):
+            now = (self.folder / f"{name}.png").read_bytes()
+            if now == before:
                 break
             before = now
         self.result["pictures"].append(f"{name}.png")
@@ -90,7 +91,8 @@ class Walk:
         path = self.folder / f"{name}.png"
         grab = shutil.which("import")  # ImageMagick's; Blender's own comes out black where Mesa draws in software
         if grab and "DISPLAY" in os.environ:
-            subprocess.run([grab, "-window", "root", str(path)], check=True)
+            undated = ["-strip", "-define", "png:exclude-chunks=date,tIME"]
+            subprocess.run([grab, "-window", "root", *undated, str(path)], check=True)
         else:
             with bpy.context.temp_override(window=main_window()):
                 bpy.ops.screen.screenshot(filepath=str(path))
@@ -116,6 +118,22 @@ def areas(kind: str) -> list[bpy.types.Area]:
 
 def viewport() -> bpy.types.SpaceView3D:
     return areas("VIEW_3D")[0].spaces.active
+
+
+def compile_shaders() -> None:
+    """Let EEVEE compile what the largest viewport shows: a viewport render waits for that, drawing does not.
+
+    Until then viewports show stand-ins, two screenshots in a row may be the same, and no job is said to be running.
+    """
+    scene, where = bpy.context.scene, next(iter(areas("VIEW_3D")), None)
+    shading = where.spaces.active.shading.type if where else "SOLID"
+    if shading != "MATERIAL" and not (shading == "RENDERED" and "EEVEE" in scene.render.engine):
+        return
+    before = scene.eevee.taa_render_samples, scene.render.resolution_percentage
+    scene.eevee.taa_render_samples, scene.render.resolution_percentage = 1, 10
+    with bpy.context.temp_override(window=main_window(), area=where, region=region(where)):
+        bpy.ops.render.opengl(view_context=True)
+    scene.eevee.taa_render_samples, scene.render.resolution_percentage = before
 
 
 def region(of: bpy.types.Area, kind: str = "WINDOW") -> bpy.types.Region:

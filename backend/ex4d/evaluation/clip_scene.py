@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from filelock import FileLock
 
 from ex4d.evaluation.clips import EvaluationClip, Frames, Task
 from ex4d.evaluation.depth_frames import DepthFrames
@@ -103,15 +104,20 @@ class KnownViews:
 
 def _scene(clip: EvaluationClip, folder: Path, device: str) -> Scene:
     place = folder / _digest(clip)[:32]
-    try:
-        return Scene.open(place)
-    except SceneError:
-        pass
+    folder.mkdir(parents=True, exist_ok=True)
+    # Clips may share a scene, and workers of several devices come to it at the same time.
+    with FileLock(f"{place}.lock"):
+        try:
+            return Scene.open(place)
+        except SceneError:
+            return _made(clip, place, device)
+
+
+def _made(clip: EvaluationClip, place: Path, device: str) -> Scene:
     assert clip.depth is not None
     if isinstance(clip.depth, Path):
         return _reconstructed(clip, clip.depth, place, device)
-    folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder) as temporary:
+    with TemporaryDirectory(dir=place.parent) as temporary:
         depth = Path(temporary) / "depth.npy"
         clip.depth.write(depth)
         return _reconstructed(clip, depth, place, device)
