@@ -13,13 +13,14 @@ import math
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import torch
 
+from bench.learning_sizes import SHIFT, Experiment
 from bench.measuring import Row, wait_for_gpu
 from bench.new_view_task import NewViewTask, Score, conditioning_of, new_view_task, to_video
 from bench.packed_clips import PackedTransformer, clip_of, packed_dataset, stacked_clips
@@ -40,7 +41,6 @@ from ex4d.training.export import export_adapter_file
 from ex4d.training.mask_settings import MoveSettings
 from ex4d.training.ranks import accelerator_of
 from ex4d.training.run_folder import RunConfig, RunFolder
-from ex4d.training.settings import AdapterShape, TrainingSettings
 from ex4d.training.trainer import OnStep, Trainer, training_precision
 from ex4d_core.durable_files import put_in_place
 from ex4d_core.errors import RequestError
@@ -56,8 +56,7 @@ SEEN_TARGET, HOLE_TARGET, SHARE_TARGET = 6.0, 2.0, 0.02
 # Blocks of 4 frames of 2x2 pixels become 16 numbers.
 _BLOCK_SIDE = 2
 _WHITENING = 0.3
-_SHIFT = 3.0
-_SAMPLER = replace(wan_preset("ex4d-reference"), steps=16, guidance=1.0, shift=_SHIFT)
+_SAMPLER = replace(wan_preset("ex4d-reference"), steps=16, guidance=1.0, shift=SHIFT)
 _CLIPS_SEED = 1
 # Of the masks of training: about the moves of the evaluated views, whose cameras are drawn from another distribution.
 _MOVES = MoveSettings(
@@ -68,90 +67,6 @@ _TRACKED_SHARE = 0.3
 _SHOWN, _ENLARGED = 8, 2
 # Between two looks at the clock.
 _STEPS_AT_ONCE = 50
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """How large the experiment is.
-
-    Attributes:
-        side, frames: of the clips; frames are 4n + 1.
-        heads, layers, ffn: of the base, whose width is 128 a head.
-        shape: of the adapter.
-        clips: that base and adapters are trained on.
-        masks: of each clip, for the adapters.
-        base_steps, base_batch, base_rate: of the base's training.
-        settings: of the adapters' training; a sample is a pack of clips.
-        pack: clips of a pack.
-        evaluated: clips of other scenes.
-    """
-
-    side: int
-    frames: int
-    heads: int
-    layers: int
-    ffn: int
-    shape: AdapterShape
-    clips: int
-    masks: int
-    base_steps: int
-    base_batch: int
-    base_rate: float
-    settings: TrainingSettings
-    pack: int
-    evaluated: int
-
-
-def _settings(steps: int, batch: int, rate: float, precision: Literal["bf16", "float32"]) -> TrainingSettings:
-    return TrainingSettings(
-        steps=steps,
-        batch=batch,
-        learning_rate=rate,
-        warmup=min(50, steps),
-        shift=_SHIFT,
-        loss_weight="uniform",
-        unprompted=0.0,
-        precision=precision,
-        checkpointing=False,
-        keep_every=200,
-    )
-
-
-# The camera encoder's inner layers have to carry all 32 channels, and the LoRA gets what 2 % leave.
-EXPERIMENTS = {
-    "tiny": Experiment(
-        side=32,
-        frames=9,
-        heads=1,
-        layers=3,
-        ffn=384,
-        shape=AdapterShape(rank=2, alpha=8.0, hidden=48),
-        clips=512,
-        masks=2,
-        base_steps=500,
-        base_batch=8,
-        base_rate=3e-3,
-        settings=_settings(400, 1, 1e-2, "float32"),
-        pack=8,
-        evaluated=16,
-    ),
-    "full": Experiment(
-        side=48,
-        frames=13,
-        heads=3,
-        layers=8,
-        ffn=1536,
-        shape=AdapterShape(rank=3, alpha=12.0, hidden=96),
-        clips=2048,
-        masks=1,
-        base_steps=4000,
-        base_batch=32,
-        base_rate=1e-3,
-        settings=_settings(1200, 2, 5e-3, "bf16"),
-        pack=16,
-        evaluated=48,
-    ),
-}
 
 
 class Learning:
@@ -193,7 +108,7 @@ class Learning:
             generator=torch.Generator().manual_seed(0),
             batch=size.base_batch,
             learning_rate=size.base_rate,
-            shift=_SHIFT,
+            shift=SHIFT,
         )
         _write(dit.state_dict(), self.base)
         return losses

@@ -7,7 +7,8 @@ import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from bench.learning import EXPERIMENTS, measure_learning
+from bench.learning import measure_learning
+from bench.learning_sizes import EXPERIMENTS
 from bench.measuring import Row
 from ex4d.devices import torch_device
 

@@ -11,7 +11,8 @@ pytest.importorskip("diffsynth", reason="the engine wan needs the extra wan")
 pytest.importorskip("peft", reason="training needs the extra train")
 
 from bench import TOYS
-from bench.learning import EXPERIMENTS, SHARE_TARGET, Learning, Score, measure_learning, summary
+from bench.learning import SHARE_TARGET, Learning, Score, measure_learning, summary
+from bench.learning_sizes import EXPERIMENTS
 from bench.new_view_task import conditioning_of, new_view_task, to_video
 from bench.packed_clips import PackedTransformer, clip_of, packed_dataset
 from bench.toy_clips import Clips, filmed, new_cameras, random_clips, rectangular_masks, simulated_masks, true_views

@@ -1,4 +1,4 @@
-"""One of several processes that train the toy together: a copy in each, then sharded, then until one of them fails."""
+"""One of several processes that train the toy together: with samples, a copy in each, sharded, and until one fails."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import torch
 
 from ex4d.training.errors import TrainingError
 from ex4d.training.ranks import accelerator_of, failing_together
+from ex4d.training.run_folder import RunFolder
+from ex4d.training.session import Session
 from ex4d.training.shards import Dataset
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,6 +32,10 @@ def main(folder: Path) -> None:
         if result.step == 2 and accelerator.process_index == 1:
             raise TrainingError("its GPU fell off the bus")
 
+    # Sharded, all have to make the passes of a sample; the first one alone has the decoder's weights.
+    files = folder / f"models-{accelerator.process_index}"
+    config = toy_config(dataset, steps=1, warmup=0, sample_every=1, shard=True)
+    Session(RunFolder(folder / "sampled"), config, files).train("cpu")
     with failing_together():
         for name, on_step in (("copies", None), ("sharded", None), ("failing", fail)):
             config = toy_config(dataset, batch=4, steps=4, shard=name == "sharded")

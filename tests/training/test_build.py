@@ -22,15 +22,16 @@ from ex4d.generation.wan.decoding import encode_video
 from ex4d.generation.wan.errors import PromptError
 from ex4d.machine import MachineSettings
 from ex4d.media import read_frames
-from ex4d.training import shards
+from ex4d.training import shard_making, shards
 from ex4d.training.build import build_dataset, sample_bytes
 from ex4d.training.build_plan import BuildPlan, make_plan
 from ex4d.training.clip_list import list_clips
 from ex4d.training.dataset_settings import DatasetSettings
 from ex4d.training.errors import TrainingDataError
 from ex4d.training.manifest import MANIFEST
-from ex4d.training.shard_making import BROKEN, FinishedShard, ShardMaker, record_name
+from ex4d.training.shard_making import BROKEN, UNUSABLE_MASK, FinishedShard, ShardMaker, record_name
 from ex4d.training.shards import Dataset, shard_name
+from ex4d_core.cameras import CameraError
 from ex4d_core.errors import is_expected
 from tests.conftest import DATA
 
@@ -179,6 +180,20 @@ def test_windows_that_cannot_be_read_are_dropped_and_counted(planned, tmp_path, 
     maker = ShardMaker(plan, tmp_path / "set", "cpu", machine)
     made = maker.make(0, lambda done: None, lambda: True)
     assert made.dropped == {BROKEN: 1} and len(made.shard.keys) == 1 and "NaN" in made.problems[0]
+
+
+def test_a_mask_that_cannot_be_used_is_dropped_and_counted(planned, tmp_path, machine, monkeypatch):
+    simulate, errors = shard_making.simulate_mask, [CameraError("the camera looks at its own eye")]
+
+    def once_impossible(*parts, **how):
+        if errors:
+            raise errors.pop()
+        return simulate(*parts, **how)
+
+    monkeypatch.setattr(shard_making, "simulate_mask", once_impossible)
+    made = ShardMaker(planned, tmp_path / "set", "cpu", machine).make(0, lambda done: None, lambda: True)
+    assert made.dropped == {UNUSABLE_MASK: 1} and len(made.shard.keys) == len(made.masks) == 1
+    assert "its own eye" in made.problems[0]
 
 
 def test_a_full_disk_ends_the_build_and_leaves_finished_shards(planned, tmp_path, machine, monkeypatch):

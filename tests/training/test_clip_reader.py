@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,14 @@ import pytest
 
 from ex4d.depth import DepthFiles
 from ex4d.media import read_frames
+from ex4d.pipeline.reconstruct import reconstruct
+from ex4d.pipeline.source_paths import SourcePaths
 from ex4d.training.clip_list import Clip
 from ex4d.training.clip_reader import ClipReader
 from ex4d.training.framing import Framing
 from ex4d_core.cameras import CameraPath, invert_rigid
+from ex4d_core.reconstruction import ReconstructionSettings
+from ex4d_core.sources import DepthSettings
 from tests.conftest import DATA
 
 SAMPLE, MOVING = DATA / "sample", DATA / "moving_camera"
@@ -67,3 +72,33 @@ def test_poses_of_a_camera_file_go_with_the_window():
     relative = np.linalg.inv(moved) @ invert_rigid(path.world_to_camera[6:11])
     poses = read.surface.camera_to_world.numpy()
     np.testing.assert_allclose(np.linalg.inv(poses[0]) @ poses, relative, atol=1e-6)
+
+
+def test_lens_distortion_of_the_camera_file_is_undone_as_in_a_scene(tmp_path):
+    document = json.loads((DATA / "cases" / "07_root_size" / "transforms.json").read_text())
+    (tmp_path / "transforms.json").write_text(json.dumps({**document, "camera_model": "OPENCV", "k1": -0.1}))
+    sources = SourcePaths(MOVING / "footage.mp4", MOVING / "depth.npz", tmp_path / "transforms.json")
+    settings = ReconstructionSettings("moving", DepthSettings("array"))
+    scene = reconstruct(sources, settings, tmp_path / "scene", device="cpu", mesh=False)
+    clip = Clip(str(sources.footage), "rain", depth=str(sources.depth), camera=str(sources.camera))
+    read = ClipReader(clip, (256, 256), no_estimator).read(6, 5)
+    assert scene.manifest.distortion is not None
+    np.testing.assert_array_equal(read.frames, scene.color()[6:11])
+    np.testing.assert_array_equal(read.surface.depth.numpy(), scene.depth()[6:11])
+    np.testing.assert_allclose(read.surface.intrinsics.numpy(), scene.source_camera().intrinsics[6:11])
+
+
+@pytest.mark.parametrize("camera", ["", "still"])
+def test_poses_in_depth_files_are_taken_unless_the_camera_stands_still(tmp_path, camera):
+    path = CameraPath.load(MOVING / "camera.npz")
+    moved = invert_rigid(path.world_to_camera)
+    depth = stored_depth(MOVING / "depth.npz")
+    np.savez(tmp_path / "clip_sgd_cvd_hr.npz", depths=depth, intrinsic=path.intrinsics[0], cam_c2w=moved)
+    clip = Clip(str(MOVING / "footage.mp4"), "rain", depth=str(tmp_path / "clip_sgd_cvd_hr.npz"), camera=camera)
+    read = ClipReader(clip, (64, 64), no_estimator).read(6, 5)
+    assert read.camera_known
+    if camera == "still":
+        assert read.surface.camera_to_world is None
+    else:
+        poses = read.surface.camera_to_world.numpy()
+        np.testing.assert_allclose(np.linalg.inv(poses[0]) @ poses, np.linalg.inv(moved[6]) @ moved[6:11], atol=1e-6)

@@ -14,6 +14,7 @@ from ex4d.training.clip_scan import STILL, TOO_SHORT, UNREADABLE, scan_clip
 from ex4d.training.dataset_settings import DatasetSettings
 from ex4d.training.errors import TrainingDataError
 from ex4d.training.framing import Framing
+from ex4d.training.manifest import FORMAT
 from ex4d_core.errors import RequestError
 
 SMALL = DatasetSettings(frames=5, size=(32, 32), still=0.01)
@@ -75,6 +76,20 @@ def test_a_folder_has_videos_image_folders_and_captions_beside_them(clips, tmp_p
     ]
     with pytest.raises(TrainingDataError, match=r"1 of 3 clips have no caption, the first of them .*a\.mp4"):
         list_clips(tmp_path, "")
+
+
+@pytest.mark.parametrize("changed", ["shot_0002.png", "depth_0001.exr", "solve/sparse/0/images.txt"])
+def test_changed_files_of_footage_depth_and_camera_are_noticed(tmp_path, changed):
+    (tmp_path / "solve" / "sparse" / "0").mkdir(parents=True)
+    for name in ("shot_0001.png", "shot_0002.png", "depth_0001.exr", "solve/sparse/0/images.txt"):
+        (tmp_path / name).write_text("before")
+    csv = tmp_path / "list.csv"
+    csv.write_text("clip,depth,camera\nshot_%04d.png,depth_####.exr,solve\n")
+    plan = BuildPlan(FORMAT, SMALL, tuple(list_clips(csv, "rain")), (), {})
+    plan.require_same(SMALL, list_clips(csv, "rain"), tmp_path)
+    (tmp_path / changed).write_text("changed")
+    with pytest.raises(TrainingDataError, match="identity was"):
+        plan.require_same(SMALL, list_clips(csv, "rain"), tmp_path)
 
 
 def test_a_csv_file_names_clips_captions_depth_and_cameras(tmp_path):

@@ -1,5 +1,6 @@
 """Several processes train one adapter, as accelerate's launcher starts them; here two of them, on the CPU."""
 
+import shutil
 import socket
 import subprocess
 import sys
@@ -8,9 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from bench.random_weights import write_models
 from ex4d.subprocesses import module_environment
-from ex4d.training.errors import TrainingError
 from ex4d.training.run_folder import RunFolder
+from ex4d.training.session import Session
+from ex4d_core.errors import RequestError
 from tests.training.toy_runs import toy_config, toy_dataset, toy_trainer
 
 RANK = Path(__file__).with_name("rank_of_toy.py")
@@ -27,6 +30,8 @@ def together(tmp_path_factory):
     """A folder in which two processes have trained, and what each of them said and ended with."""
     folder, port = tmp_path_factory.mktemp("ranks"), free_port()
     toy_dataset(folder / "data", 3, 3)
+    models = write_models(folder / "models-0", dit_dtype=torch.float32)
+    shutil.copytree(models, folder / "models-1", ignore=shutil.ignore_patterns("*VAE*"))
     common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
     processes = [
         subprocess.Popen(
@@ -70,5 +75,14 @@ def test_a_process_that_fails_ends_the_others_with_its_reason(together):
 def test_a_batch_that_cannot_be_shared_out_is_refused(tmp_path, monkeypatch):
     dataset = toy_dataset(tmp_path / "data", 1)
     monkeypatch.setattr("accelerate.Accelerator.num_processes", property(lambda self: 3))
-    with pytest.raises(TrainingError, match="--batch 6"):
+    with pytest.raises(RequestError, match="--batch 6"):
         toy_trainer(tmp_path / "run", dataset, toy_config(dataset, batch=4))
+    # A session says so before it loads anything: there are no weights here.
+    with pytest.raises(RequestError, match="--batch 6"):
+        Session(RunFolder(tmp_path / "run"), toy_config(dataset, batch=4), tmp_path / "models").train("cpu")
+
+
+def test_all_processes_take_part_in_samples_where_only_the_first_has_the_decoder(together):
+    folder, said, _ = together
+    assert RunFolder(folder / "sampled").steps() == [1], said
+    assert [path.name for path in (folder / "sampled" / "samples").iterdir()] == ["step-00000001.mp4"]

@@ -15,12 +15,13 @@ from ex4d.training.hidden_regions import LEVELS, NEVER, HiddenRegions, draw_regi
 from ex4d.training.mask_morphology import cleaned, closed
 from ex4d.training.mask_settings import TRAVELLING, MoveSettings, RegionSettings
 from ex4d.training.rendered_masks import simulate_rendered
-from ex4d.training.sampled_moves import draw_move, turned_degrees
+from ex4d.training.sampled_moves import SampledMove, draw_move, turned_degrees
 from ex4d.training.simulated_masks import simulate_mask
 from ex4d.training.tracked_masks import levels_by_mesh, simulate_tracked
 from ex4d.training.unseen_share import distribution_rows, unseen_distribution
 from ex4d_core.errors import RequestError
 from ex4d_core.pivots import middle_distance
+from ex4d_core.trajectories import PRESETS
 from tests.training.moving_scenes import CARD, HEIGHT, WALL, WIDTH, card_left, sliding_scene
 
 QUICK = MoveSettings(samples=1)
@@ -60,6 +61,26 @@ def test_orbits_span_the_angles_that_are_set():
     random = np.random.default_rng(0)
     angles = [turned_degrees(draw_move(settings, random).path(5, lens, (64, 48), 3.0), 3.0) for _ in range(200)]
     assert max(angles) > 85 and min(angles) < 5 and 40 < np.mean(angles) < 50
+
+
+def drawn_presets(name: str, amount: tuple[float, float]) -> list[SampledMove]:
+    settings = MoveSettings(0, 1, 0, presets=(name,), amount=amount)
+    return [draw_move(settings, np.random.default_rng(seed)) for seed in range(20)]
+
+
+def test_a_share_of_a_zoom_is_of_what_its_factor_has_above_1(clip):
+    lens = clip.intrinsics.numpy()
+    [move, *_] = drawn_presets("zoom_out", (1, 1))
+    assert move.amount == PRESETS["zoom_out"][2] == 1.5
+    assert move.path(7, lens, clip.size, 3.0).intrinsics[-1, 0, 0] == pytest.approx(lens[0, 0, 0] / 1.5)
+    amounts = [move.amount for move in drawn_presets("zoom_out", (0.3, 1.5))]
+    assert 1.15 <= min(amounts) < max(amounts) <= 1.75
+
+
+@pytest.mark.parametrize("name", ["dolly_in", "dolly_zoom"])
+def test_dollies_end_before_the_subject(clip, name):
+    for move in drawn_presets(name, (3, 3)):
+        assert 0 < move.path(7, clip.intrinsics.numpy(), clip.size, 3.0).camera_to_world[-1, 2, 3] < 3
 
 
 def test_a_rendering_mask_is_what_the_rasterizer_leaves_unseen_of_the_watertight_mesh(clip, rasterizer):
@@ -114,6 +135,24 @@ def test_a_hidden_point_of_the_wall_stays_hidden_while_the_camera_slides(rasteri
         assert (found[frame] == 100)[expected].all()
         expected[7:25, 29 + 2 - frame : 47 + 2 - frame] = True
         assert (found[frame] == NEVER)[~expected].all()
+
+
+def test_hidden_regions_are_rendered_in_parts_that_fit_the_memory(rasterizer, monkeypatch):
+    surface = sliding_scene(5)
+    levels = torch.full((HEIGHT, WIDTH), NEVER, dtype=torch.int32)
+    levels[16:32, 10:22] = 1
+    regions = HiddenRegions(0, levels, np.arange(5), "")
+    at_once = levels_by_mesh(surface, regions, 0.05, rasterizer)
+    counts, render = [], rasterizer.render
+
+    def counted(part, *others, **how):
+        counts.append(part.frames)
+        return render(part, *others, **how)
+
+    monkeypatch.setattr(rasterizer, "render", counted)
+    monkeypatch.setattr("ex4d.training.rendered_masks.CPU_BATCH_PIXELS", 2 * WIDTH * HEIGHT)
+    assert torch.equal(levels_by_mesh(surface, regions, 0.05, rasterizer), at_once)
+    assert counts == [2, 2, 1]
 
 
 def test_what_passes_before_a_hidden_region_stays_seen(rasterizer):
@@ -195,6 +234,7 @@ def test_the_distribution_counts_by_angle():
         (MoveSettings, {"unseen": (0.1, 1.2)}, "unseen"),
         (MoveSettings, {"orbit_weight": 0, "preset_weight": 0, "free_weight": 0}, "all 0"),
         (MoveSettings, {"presets": ("spin",)}, "'spin'"),
+        (MoveSettings, {"presets": ("truck", "-0.0")}, "'-0.0' in presets turns by 0 degrees"),
         (RegionSettings, {"regions": (0, 2)}, "regions"),
         (RegionSettings, {"region_size": (0.4, 0.1)}, "region_size"),
     ],

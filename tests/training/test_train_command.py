@@ -202,6 +202,19 @@ def test_one_command_makes_an_adapter_of_clips_and_continues(build, clips, model
     assert run.started_from == str(own / "EX-4D" / "ex4d.ckpt") and run.settings.steps == 4
     assert main([*words[:3], str(tmp_path / "other"), *words[4:]]) == 1
     assert "the adapter street exists" in capfd.readouterr().err
+    # What a run continued from need not be there for ever, and an adapter of another run is not replaced unasked.
+    (own / "EX-4D" / "ex4d.ckpt").unlink()
+    assert main(words) == 0
+    exported.write_bytes(b"of another run")
+    assert main(words) == 1 and exported.read_bytes() == b"of another run"
+    assert "is not of the run" in capfd.readouterr().err
+    assert main([*words, "--overwrite"]) == 0 and exported.read_bytes() == first
+
+
+def test_a_batch_that_the_gpus_cannot_share_is_refused_before_any_work(clips, models, tmp_path, capsys):
+    words = ["train", "look", str(clips), str(tmp_path / "run"), "--name", "street", "--models", str(models), *TOY]
+    assert main([*words, "--batch", "4", "--gpus", "3"]) == 1
+    assert "choose --batch 6" in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
 def parse_verb_action(verb: str, action: str, words: list[str]) -> Namespace:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from ex4d.cli.flags import settings_from
 from ex4d.cli.options import add_overwrite_argument, machine_settings, positive_number, size
 from ex4d.cli.report import Report
 from ex4d.cli.train_options import add_start_settings, add_where
@@ -35,10 +36,19 @@ def run(options: argparse.Namespace, report: Report) -> int:
     target = adapter_place(machine.models, options.name)
     # Hours before they would stop the work.
     find_base(machine.models, machine.model_path)
-    find_start(options.start, machine.models, machine.model_path)
-    if target.exists() and not run_folder.exists and not options.overwrite:
-        raise RequestError(f"the adapter {options.name} exists ({target}): choose another --name, or --overwrite")
-    for words in commands(options):
+    settings = settings_from(options, TrainingSettings)
+    if run_folder.exists:
+        settings = run_folder.config().settings
+    else:
+        find_start(options.start, machine.models, machine.model_path)
+    settings.batch_of(options.gpus)
+    replace = target.exists()
+    if replace and not options.overwrite and not run_folder.has_exported(target):
+        raise RequestError(
+            f"the adapter {options.name} exists, and is not of the run {options.run} ({target}): choose another "
+            "--name, or --overwrite"
+        )
+    for words in commands(options, replace=replace):
         report.note(f"runs: {shlex.join(words)}")
         command = process_of([*words, *(["--quiet"] if options.quiet else [])], options.gpus)
         # With --json, stdout has this command's document alone.
@@ -53,8 +63,12 @@ def run(options: argparse.Namespace, report: Report) -> int:
     return 0
 
 
-def commands(options: argparse.Namespace) -> list[list[str]]:
-    """The commands, of which those that have done their part already end at once."""
+def commands(options: argparse.Namespace, *, replace: bool) -> list[list[str]]:
+    """The commands, of which those that have done their part already end at once.
+
+    Args:
+        replace: the adapter that exists; without it, one that has come into being since is kept.
+    """
     data, run_folder = options.run / "data", options.run
     frames, width, height = CARD_SAMPLES[options.card]
     frames, (width, height) = options.frames or frames, options.size or (width, height)
@@ -70,7 +84,8 @@ def commands(options: argparse.Namespace) -> list[list[str]]:
     else:
         begin = ["--from", options.start, "--card", options.card, *changed_words(options, AdapterShape)]
         train = ["ex4d", "train", "start", str(data), str(run_folder), *begin, *words, *device, *models]
-    export = ["ex4d", "train", "export", str(run_folder), "--name", options.name, "--overwrite", *models]
+    export = ["ex4d", "train", "export", str(run_folder), "--name", options.name, *models]
+    export += ["--overwrite"] if replace else []
     return [build, train, export]
 
 

@@ -33,6 +33,11 @@ def is_sequence(path: Path) -> bool:
     return not os.path.exists(path) and bool(_NUMBER_FIELD.search(path.name) or "*" in path.name)
 
 
+def file_pattern(path: Path) -> str:
+    """The pattern, as `glob` takes it, of all names that the last part of a sequence's path may stand for."""
+    return _NUMBER_FIELD.sub("*", glob.escape(path.name).replace("[*]", "*"))
+
+
 def natural_key(name: str) -> list[tuple[int, int, str]]:
     """Sort key that puts frame_2 before frame_10, and frame_-2 before both."""
     parts = [part for part in re.split(f"({_NUMBER.pattern})", name) if part]
@@ -54,9 +59,7 @@ def sequence_files(path: Path, suffixes: tuple[str, ...], what: str = "images") 
         if path.is_dir():
             found = [file for file in path.iterdir() if file.is_file()]
         else:
-            pattern = glob.escape(path.name).replace("[*]", "*")
-            pattern = _NUMBER_FIELD.sub("*", pattern)
-            found = [file for file in path.parent.glob(pattern) if file.is_file()]
+            found = [file for file in path.parent.glob(file_pattern(path)) if file.is_file()]
             if _NUMBER_FIELD.search(path.name):
                 exact = re.compile(_NUMBER.pattern.join(re.escape(part) for part in _NUMBER_FIELD.split(path.name)))
                 found = [file for file in found if exact.fullmatch(file.name)]

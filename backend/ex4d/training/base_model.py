@@ -20,7 +20,6 @@ from ex4d_core.errors import RequestError
 
 # Tensors that are small, and that every further training of a base changes.
 _IDENTIFYING = (".modulation",)
-_PIECE_BYTES = 1 << 20
 
 
 def find_base(models: Path, further: Sequence[Path] = ()) -> tuple[Path, ...]:
@@ -63,15 +62,6 @@ def base_identity(files: Sequence[Path]) -> str:
         digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
         if name.endswith(_IDENTIFYING):
             digest.update(tensor.to("cpu").float().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while piece := file.read(_PIECE_BYTES):
-            digest.update(piece)
     return digest.hexdigest()
 
 

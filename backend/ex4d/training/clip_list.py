@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from ex4d.media.sequences import is_sequence
+from ex4d.media.sequences import file_pattern, is_sequence
 from ex4d.training.errors import TrainingDataError
 from ex4d_core.errors import RequestError
 from ex4d_core.schema import Range, Settings
@@ -29,7 +29,7 @@ class Clip(Settings):
         camera: the source camera's file, as `ex4d reconstruct --source-camera` takes it, in the depth's unit; "still"
             for one that is known to stand still; "" where it is not known.
         fov: horizontal field of view, degrees; None where files or footage say it, or it is assumed.
-        identity: size and time of the footage's files, by which a changed clip is noticed.
+        identity: number, size and time of the files of footage, depth and camera, by which a changed clip is noticed.
     """
 
     footage: str
@@ -128,12 +128,16 @@ def _clip_of_row(row: dict[str, str], folder: Path, prompt: str) -> Clip:
     except ValueError:
         raise TrainingDataError(f"invalid fov {row['fov']!r:.60}: expected degrees") from None
     caption = " ".join(row.get("caption", "").split()) or prompt
-    return Clip(str(footage), caption, depth, camera, fov, _identity(footage))
+    beside = {"depth": depth, "camera": "" if camera == STILL_CAMERA else camera}
+    parts = [_identity(footage), *(f"{what}: {_identity(Path(name))}" for what, name in beside.items() if name)]
+    return Clip(str(footage), caption, depth, camera, fov, "; ".join(parts))
 
 
 def _identity(path: Path) -> str:
-    """Size and time of a file, or of a folder's files; "" of what is not there, which the scan reports."""
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    """Number, size and time of a file, or of all files of a pattern or below a folder."""
+    files = [path]
+    if is_sequence(path):
+        files = path.rglob("*") if path.is_dir() else path.parent.glob(file_pattern(path))
     states = [file.stat() for file in files if file.is_file()]
     newest = max((one.st_mtime_ns for one in states), default=0)
     return f"{len(states)} files, {sum(one.st_size for one in states)} bytes, {newest}"

@@ -13,9 +13,9 @@ import torch
 
 from ex4d.depth import DepthClip, DepthError, DepthEstimator, KnownIntrinsics, known_intrinsics, resolved_intrinsics
 from ex4d.depth.intrinsics import intrinsics_from
-from ex4d.media import probe, read_frames, write_png
+from ex4d.media import Undistorter, probe, read_frames, write_png
 from ex4d.mesh import DepthSurface
-from ex4d.pipeline.footage_camera import camera_of_file
+from ex4d.pipeline.footage_camera import FoundCamera, camera_of_file
 from ex4d.pipeline.reconstruct import depth_of
 from ex4d.pipeline.source_paths import SourcePaths
 from ex4d.training.clip_list import STILL_CAMERA, Clip
@@ -46,7 +46,10 @@ class ReadWindow:
 
 
 class ClipReader:
-    """Reads windows of a clip in order; depth files are read on from where the window before has ended."""
+    """Reads windows of a clip in order; depth files are read on from where the window before has ended.
+
+    Lens distortion that the camera's file states is undone, as `ex4d.pipeline.reconstruct` does.
+    """
 
     def __init__(self, clip: Clip, size: tuple[int, int], estimator: Callable[[], DepthEstimator]):
         """Open a clip.
@@ -65,18 +68,21 @@ class ClipReader:
         if clip.fov is not None:
             stated = intrinsics_from(info.width, info.height, fov_degrees=clip.fov, pixel_aspect=info.pixel_aspect)
         self._camera: CameraPath | None = None
-        lens_of_camera = None
         self._depth: DepthClip | None = None
         depth_settings = DepthSettings(depth_layout(Path(clip.depth)) if clip.depth else "estimator", "auto")
+        found = FoundCamera(motion="still" if clip.camera == STILL_CAMERA else "auto")
         if clip.camera not in ("", STILL_CAMERA):
             sources = SourcePaths(info.path, Path(clip.depth), Path(clip.camera))
             found = camera_of_file(sources, ReconstructionSettings(info.path.stem, depth_settings), info)
-            lens_of_camera = found.intrinsics
-            self._camera = None if found.camera is None else found.camera.path
+        self._distortion = found.distortion
+        self._undistorter = None if found.distortion is None else Undistorter(found.distortion)
+        lens_of_camera = found.intrinsics
         self._known = known_intrinsics(info, stated=stated, camera_file=lens_of_camera, depth_has_lens=bool(clip.depth))
         self._position, self._stored = 0, iter(())
         if clip.depth:
-            self._depth = depth_of(Path(clip.depth), depth_settings, info, self._known)
+            depth = depth_of(Path(clip.depth), depth_settings, info, self._known)
+            camera, self._depth, _ = found.with_depth(depth, found.distortion)
+            self._camera = None if camera is None else camera.path
 
     def read(self, start: int, count: int) -> ReadWindow:
         """Read a window.
@@ -85,10 +91,16 @@ class ClipReader:
             MediaError, DepthError: a frame or its depth cannot be read.
         """
         images = read_frames(self._footage.path, start, count)
+        if self._undistorter is not None:
+            images = map(self._undistorter.color, images)
         frames = np.stack([self._framing.color(image) for image in images])
         if self._depth is not None:
-            depth = np.stack([self._framing.depth(one) for one in self._stored_depth(self._depth, start, count)])
-            lens = self._framing.intrinsics(resolved_intrinsics(self._known, self._footage, self._depth).matrix)
+            stored = self._stored_depth(self._depth, start, count)
+            lens = resolved_intrinsics(self._known, self._footage, self._depth).matrix
+            if self._undistorter is not None and self._distortion is not None:
+                stored, lens = map(self._undistorter.depth, stored), self._distortion.zoomed(lens)
+            depth = np.stack([self._framing.depth(one) for one in stored])
+            lens = self._framing.intrinsics(lens)
             lens = lens[start : start + count] if lens.ndim == 3 else lens
             poses = None if self._camera is None else self._camera.frames(start, start + count)
             source = self._depth.source

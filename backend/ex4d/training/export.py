@@ -46,6 +46,7 @@ def export_adapter_file(run: RunFolder, target: Path, step: int | None = None, *
             from safetensors.torch import save_file
 
             save_file(tensors, partial)
+        run.note_export(partial)
         put_in_place(partial, target)
     finally:
         partial.unlink(missing_ok=True)

@@ -36,7 +36,7 @@ class MoveSettings(Settings):
         elevation: smallest and largest climb of circles, degrees.
         zoom: smallest and largest factor of the focal length, reached at the end of any move.
         presets: which of them, by name or degrees; none for all that travel or turn.
-        amount: smallest and largest share of a preset's default amount.
+        amount: smallest and largest share of a preset's default amount; of zooms, of what their factor has above 1.
         reach: smallest and largest distance that free paths go, as a share of the subject's distance.
         turn: degrees that free paths look beside the subject, at most.
         unseen: smallest and largest unseen share, the mean of all frames, that a mask may have; others are drawn again.
@@ -48,7 +48,8 @@ class MoveSettings(Settings):
             each mask.
 
     Raises:
-        RequestError: a field of the wrong type or out of range, limits in the wrong order, or an unknown preset.
+        RequestError: a field of the wrong type or out of range, limits in the wrong order, or a preset that is unknown
+            or turns by 0 degrees.
     """
 
     orbit_weight: Annotated[Weight, Option("how often masks are of circles around the subject", metavar="W")] = 0.6
@@ -104,6 +105,8 @@ class MoveSettings(Settings):
         if self.orbit_weight + self.preset_weight + self.free_weight <= 0:
             raise RequestError("orbit_weight, preset_weight and free_weight are all 0: one must be above 0")
         for name in self.presets:
+            if is_degrees(name) and not float(name):
+                raise RequestError(f"camera preset {name!r} in presets turns by 0 degrees: choose more, such as 30")
             if name not in PRESETS and not is_degrees(name):
                 raise RequestError(
                     f"unknown camera preset {name!r:.80} in presets: expected a number of degrees or one of "

@@ -76,6 +76,15 @@ def distribute(model: TrainedTransformer, accelerator: Accelerator, *, shard: bo
     return accelerator.prepare_model(model)
 
 
+def as_first_decides(own: bool) -> bool:
+    """The first process's answer to a question that all processes ask at the same time."""
+    from accelerate.utils import broadcast_object_list
+
+    answers = [own]
+    broadcast_object_list(answers)
+    return answers[0]
+
+
 @contextmanager
 def gradients_exchanged(model: nn.Module, accelerator: Accelerator, chosen: bool) -> Iterator[None]:
     """Exchange the gradients of what runs within, or add them to this process's own, for a later pass."""

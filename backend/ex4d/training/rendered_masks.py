@@ -6,6 +6,7 @@ laid over the source frames pixel by pixel, so that masked video and target are 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from ex4d.mesh import DepthSurface
 from ex4d.raster import Rasterizer
 from ex4d.raster.batches import BATCH_PIXELS, CPU_BATCH_PIXELS
+from ex4d.raster.frames import RenderedBatch
 from ex4d.training.mask_morphology import cleaned
 from ex4d.training.mask_settings import MoveSettings
 from ex4d.training.sampled_moves import SampledMove, draw_move, turned_degrees
@@ -61,14 +63,19 @@ def as_wan_renders(surface: DepthSurface) -> DepthSurface:
 
 def rendered_seen(rasterizer: Rasterizer, surface: DepthSurface, camera: CameraPath, samples: int = 1) -> torch.Tensor:
     """(T, H, W) bool on the rasterizer's device: what each camera sees of its frame, at least half of the pixel."""
+    return torch.cat([drawn.mask for drawn in rendered_parts(rasterizer, surface, camera, samples=samples)])
+
+
+def rendered_parts(
+    rasterizer: Rasterizer, surface: DepthSurface, camera: CameraPath, *, with_depth: bool = False, samples: int = 1
+) -> Iterator[RenderedBatch]:
+    """Render frames in parts that fit into a device's memory, and stay there; arguments as `render_in_batches`."""
     room = BATCH_PIXELS if rasterizer.device.type == "cuda" else CPU_BATCH_PIXELS
     step = max(1, room // (camera.width * camera.height))
-    parts = []
     for start in range(0, surface.frames, step):
         part = start, start + step
-        drawn = rasterizer.render(surface.frame_range(*part), camera.frames(*part), samples=samples)
-        parts.append(drawn.mask)
-    return torch.cat(parts)
+        how = {"with_depth": with_depth, "samples": samples}
+        yield rasterizer.render(surface.frame_range(*part), camera.frames(*part), **how)
 
 
 def simulate_rendered(

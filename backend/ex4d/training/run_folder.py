@@ -4,6 +4,7 @@
     state-00000250/      adapter.safetensors, optimizer.safetensors and state.json after that step
     logs/                for TensorBoard
     samples/             videos
+    exports.txt          SHA-256 of each adapter file that was exported
 
 A state gets its name when all of it is on disk, and older ones are removed after that, so that whatever ends a run,
 also a full disk, leaves the last whole state.
@@ -11,11 +12,13 @@ also a full disk, leaves the last whole state.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,6 +36,8 @@ CONFIG = "run.json"
 FORMAT = 1
 _STATE = re.compile(r"state-(\d{8})")
 _PARTIAL = "partial-"
+_EXPORTS = "exports.txt"
+_PIECE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,15 @@ class RunConfig(Settings):
         """What another configuration has that would change the run: a line each, "name: own value, not other value"."""
         own, others = _flat(self), _flat(other)
         return [f"{name}: {own[name]}, not {others[name]}" for name in own if own[name] != others[name]]
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while piece := file.read(_PIECE_BYTES):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def _flat(config: RunConfig) -> dict[str, Any]:
@@ -111,6 +125,19 @@ class RunFolder:
     def samples(self) -> Path:
         """Videos."""
         return self.folder / "samples"
+
+    def note_export(self, path: Path) -> None:
+        """Remember a file that is about to be exported."""
+        # Another user's run may be read-only: nothing but `has_exported` needs the note.
+        with suppress(OSError), open(self.folder / _EXPORTS, "a", encoding="utf-8") as file:
+            file.write(f"{file_sha256(path)}\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def has_exported(self, path: Path) -> bool:
+        """Whether a file is one that this run has exported, as it was then."""
+        exports = self.folder / _EXPORTS
+        return exports.is_file() and file_sha256(path) in exports.read_text(encoding="utf-8").split()
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -18,6 +18,8 @@ from ex4d_core.trajectories import EASINGS, PRESETS, Easing, Trajectory, build_p
 
 # Half waves of a free path, from slow to fast; a hand-held or flown camera has less of the fast ones.
 _HALF_WAVES = 3
+# Moves towards the subject go this share of its distance at most: at all of it, nothing of the clip is left.
+_FARTHEST_IN = 0.9
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,9 +125,13 @@ def _drawn_preset(name: str, share: float, sign: float, easing: Easing, zoom: fl
     if is_degrees(name):
         degrees = sign * float(name) * (1.0 if abs(float(name)) == 180 else min(share, 90 / abs(float(name))))
         return SampledMove("preset", f"arc {degrees:.0f} degrees", easing, 1.0, f"{degrees:g}")
-    amount = PRESETS[name][2] * share
+    default = PRESETS[name][2]
     if name.startswith("zoom"):
-        return SampledMove("preset", f"{name} {1 + amount:.2f}", easing, 1.0, name, 1 + amount)
+        factor = 1 + (default - 1) * share
+        return SampledMove("preset", f"{name} {factor:.2f}", easing, 1.0, name, factor)
+    amount = default * share
+    if name in ("dolly_in", "dolly_zoom"):
+        amount = min(amount, _FARTHEST_IN)
     if name in ("orbit", "truck", "pedestal", "crane"):
         amount *= sign
     with_zoom = "" if name == "dolly_zoom" else f", zoom {zoom:.2f}"

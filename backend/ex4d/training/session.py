@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ex4d.training.base_model import base_identity, file_sha256, find_base, open_for_training
+from ex4d.training.base_model import base_identity, find_base, open_for_training
 from ex4d.training.logs import TrainingLog
-from ex4d.training.ranks import accelerator_of, failing_together
-from ex4d.training.run_folder import RunConfig, RunFolder
+from ex4d.training.ranks import accelerator_of, as_first_decides, failing_together
+from ex4d.training.run_folder import RunConfig, RunFolder, file_sha256
 from ex4d.training.sampling import Decode, VaeDecode, sample_latents, side_by_side
 from ex4d.training.settings import AdapterShape, CardName, TrainingSettings
 from ex4d.training.shards import Dataset
@@ -89,11 +89,13 @@ class Session:
 
         Raises:
             TrainingError, NotFiniteError, ShardError: see `Trainer.run`.
+            RequestError: the batch cannot be shared out evenly over the processes.
             RankLostError: another process of the run ended.
         """
         settings = self.config.settings
         accelerator = accelerator_of(device)
         first = accelerator.is_main_process
+        settings.batch_of(accelerator.num_processes)
         with failing_together(), self.run.locked() if first else nullcontext():
             if first and not self.run.exists:
                 self.run.start(self.config)
@@ -103,18 +105,20 @@ class Session:
             base = find_base(self._models, self._further)
             model = open_for_training(base, self.config, where, on_tensor, begins=not self.run.steps())
             log: TrainingLog | None = None
-            decode = self._decode(where) if settings.sample_every else None
-            filled = next(shard for shard in dataset.manifest.shards if shard.keys)
-            shown = next(dataset.samples(filled)) if decode else None
+            decode = self._decode(where) if first and settings.sample_every else None
+            shown = None
+            # All processes take part in a sample, also where only the first one has the decoder's weights.
+            if as_first_decides(decode is not None):
+                shown = next(dataset.samples(next(shard for shard in dataset.manifest.shards if shard.keys)))
 
             def on_step(result: StepResult) -> None:
                 if log is not None:
                     log.step(result)
                 if first and progress is not None:
                     progress("train", result.step, settings.steps)
-                if decode is not None and shown is not None and result.step % settings.sample_every == 0:
+                if shown is not None and result.step % settings.sample_every == 0:
                     latents = sample_latents(trainer.model, shown, settings, where)
-                    if log is not None:
+                    if log is not None and decode is not None:
                         log.video(side_by_side(shown, latents, decode), result.step, self.run.samples)
 
             trainer = Trainer(model, dataset, self.config, self.run, accelerator, on_step)

@@ -101,6 +101,19 @@ class TrainingSettings(Settings):
         if self.frozen_in_8_bits and self.precision == "float32":
             raise RequestError("with --precision float32 the frozen weights cannot be stored in 8 bits")
 
+    def batch_of(self, processes: int) -> int:
+        """Samples of a step that each process of a run has.
+
+        Raises:
+            RequestError: they cannot be shared out evenly.
+        """
+        if self.batch % processes:
+            raise RequestError(
+                f"a batch of {self.batch} cannot be shared out evenly over {processes} processes: choose --batch "
+                f"{-(-self.batch // processes) * processes}"
+            )
+        return self.batch // processes
+
     def for_card(self, card: CardName) -> TrainingSettings:
         """The same, with what a card's memory asks for where nobody has chosen it."""
         of_card = dict(CARDS[card])

@@ -37,8 +37,10 @@ from ex4d_core.plain_text import plain_line
 from ex4d_core.schema import Settings, decode
 
 BROKEN, NO_MASK = "windows that cannot be read", "masks outside of the unseen share's limits"
-# Errors of one window, which do not end the build. Those of weights, devices and disks do.
+UNUSABLE_MASK = "masks that cannot be used"
+# Errors of one window or mask, which do not end the build. Those of weights, devices and disks do.
 _OF_A_WINDOW = (MediaError, DepthError, MeshDepthError, CameraError, RequestError)
+_OF_A_MASK = (MeshDepthError, CameraError, RequestError)
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,12 @@ class ShardMaker:
                 continue
             work.depth_sources[read.depth_source] += 1
             for mask in range(plan.settings.masks):
-                sample = self._sample(plan.key(number, place, mask), window, read, work)
+                sample = None
+                try:
+                    sample = self._sample(plan.key(number, place, mask), window, read, work)
+                except _OF_A_MASK as error:
+                    where = f"{plan.clips[window.clip].footage} from frame {window.start}"
+                    work.drop(UNUSABLE_MASK, 1, f"{where}: {error}")
                 if sample is not None:
                     yield sample
                 progress(place * plan.settings.masks + mask + 1)

@@ -18,7 +18,7 @@ from ex4d.training.hidden_regions import NEVER, HiddenRegions, draw_regions
 from ex4d.training.mask_morphology import closed
 from ex4d.training.mask_settings import RegionSettings
 from ex4d.training.optical_flow_tracks import levels_along, tracked_from
-from ex4d.training.rendered_masks import SimulatedMask
+from ex4d.training.rendered_masks import SimulatedMask, rendered_parts
 from ex4d_core.cameras import CameraPath, invert_rigid
 
 # Pixels that fall between the points of another frame are closed within this radius.
@@ -98,7 +98,11 @@ def levels_by_mesh(
     if surface.camera_to_world is not None:
         poses = invert_rigid(surface.camera_to_world.numpy())
     camera = CameraPath(poses, surface.intrinsics.numpy(), width, height)
-    drawn = rasterizer.render(anchored, camera, with_depth=True)
-    assert drawn.depth is not None, "rendered with depth"
-    same = drawn.mask & ((drawn.depth - depth).abs() <= tolerance * depth) & (drawn.color[..., 1] > 127)
-    return torch.where(same, drawn.color[..., 0].int(), NEVER)
+    levels, start = [], 0
+    for drawn in rendered_parts(rasterizer, anchored, camera, with_depth=True):
+        assert drawn.depth is not None, "rendered with depth"
+        own = depth[start : start + len(drawn.mask)]
+        start += len(own)
+        same = drawn.mask & ((drawn.depth - own).abs() <= tolerance * own) & (drawn.color[..., 1] > 127)
+        levels.append(torch.where(same, drawn.color[..., 0].int(), NEVER))
+    return torch.cat(levels)

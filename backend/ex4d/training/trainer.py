@@ -17,7 +17,7 @@ import torch
 
 from ex4d.generation.wan.kernels.attention import fastest_attention
 from ex4d.training.adapter import TrainedTransformer, whole
-from ex4d.training.errors import NotFiniteError, TrainingError
+from ex4d.training.errors import NotFiniteError
 from ex4d.training.ranks import distribute, gradients_exchanged
 from ex4d.training.run_folder import RunConfig, RunFolder, TrainingState
 from ex4d.training.samples import TrainingSample, stacked
@@ -109,18 +109,12 @@ class Trainer:
             on_step: called after each step.
 
         Raises:
-            TrainingError: the batch cannot be shared out evenly over the processes.
+            RequestError: the batch cannot be shared out evenly over the processes.
             CheckpointError: the run's last state is damaged, or of another adapter.
         """
         self.settings, self.dataset, self.folder = config.settings, dataset, folder
         self._accelerator, self._on_step = accelerator, on_step
-        ranks = accelerator.num_processes
-        if self.settings.batch % ranks:
-            raise TrainingError(
-                f"a batch of {self.settings.batch} cannot be shared out evenly over {ranks} processes: choose --batch "
-                f"{-(-self.settings.batch // ranks) * ranks}"
-            )
-        self._passes = self.settings.batch // ranks
+        self._passes = self.settings.batch_of(accelerator.num_processes)
         self._flow = FlowMatching(self.settings)
         self.adapter = model.adapter
         state = folder.read_state()
