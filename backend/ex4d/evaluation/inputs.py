@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -40,6 +42,16 @@ class ResultInputs:
     device: torch.device
     networks: Networks
     rendered: np.ndarray | None = None
+
+    @cached_property
+    def identity(self) -> tuple[str | None, ...]:
+        """Hashes of all that figures depend on: they are found once for all measures."""
+        videos = self.result, self.source, self.truth
+        camera = self.task.camera
+        arrays = (self.seen, self.render, self.rendered)
+        arrays += (None, None) if camera is None else (camera.world_to_camera, camera.intrinsics)
+        hashes = (None if one is None else hashlib.sha256(one.tobytes()).hexdigest() for one in arrays)
+        return (*(None if one is None else one.digest() for one in videos), *hashes)
 
     def true_view(self) -> Frames:
         """The truth.

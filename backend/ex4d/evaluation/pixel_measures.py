@@ -35,7 +35,7 @@ def measure_pixels(inputs: ResultInputs, wanted: frozenset[str]) -> dict[str, fl
         before = made, true
         for region, mask in _regions(inputs.seen, index, inputs.device):
             if "psnr" in wanted:
-                figures.setdefault(f"psnr{region}", []).append(_psnr(made, true, mask))
+                figures.setdefault(f"psnr{region}", []).append(psnr(made, true, mask))
             if "ssim" in wanted:
                 figures.setdefault(f"ssim{region}", []).append(_ssim(made, true, mask))
             if lpips is not None:
@@ -56,7 +56,8 @@ def _regions(seen: np.ndarray | None, index: int, device: torch.device) -> Itera
             yield name, region
 
 
-def _psnr(made: torch.Tensor, true: torch.Tensor, mask: torch.Tensor | None) -> float:
+def psnr(made: torch.Tensor, true: torch.Tensor, mask: torch.Tensor | None) -> float:
+    """Decibels between two pictures (1, 3, H, W) in 0 to 1, over a mask (H, W) or all pixels; at most `BEST_PSNR`."""
     from torchmetrics.functional.image import peak_signal_noise_ratio
 
     if mask is not None:

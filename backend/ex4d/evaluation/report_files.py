@@ -11,8 +11,8 @@ from typing import Any
 from ex4d.evaluation.metrics import METRICS, metric_of, title_of
 from ex4d.evaluation.run import Evaluation
 from ex4d.evaluation.summary import CONFIDENCE, Figure, TableRow
+from ex4d.media.media_errors import atomic_write
 from ex4d_core import __version__
-from ex4d_core.durable_files import put_in_place
 
 
 def document(evaluation: Evaluation) -> dict[str, Any]:
@@ -118,6 +118,5 @@ def best_of(table: tuple[TableRow, ...], names: list[str]) -> dict[str, set[tupl
 
 def write_text(path: Path, text: str) -> None:
     """Write a report, which is there whole or as it was."""
-    arriving = path.with_name(f"{path.name}.arriving")
-    arriving.write_text(text, encoding="utf-8")
-    put_in_place(arriving, path)
+    with atomic_write(path) as partial:
+        partial.write_text(text, encoding="utf-8")

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from ex4d.evaluation.inputs import NotMeasuredError, ResultInputs, as_tensor
-from ex4d.evaluation.pixel_measures import BEST_PSNR, FEWEST_PIXELS
+from ex4d.evaluation.pixel_measures import FEWEST_PIXELS, psnr
 
 _RIM_PIXELS = 2  # at the rim of what was seen, where a pixel mixes both
 
@@ -39,9 +39,7 @@ def _fidelity(inputs: ResultInputs, seen: np.ndarray, render: np.ndarray) -> flo
         inner = _shrunk(torch.from_numpy(mask).to(inputs.device), _RIM_PIXELS)
         if int(inner.sum()) < FEWEST_PIXELS:
             continue
-        difference = as_tensor(made, inputs.device) - as_tensor(known, inputs.device)
-        error = float(difference[0][:, inner].square().mean())
-        decibels.append(min(BEST_PSNR, -10 * float(np.log10(error))) if error else BEST_PSNR)
+        decibels.append(psnr(as_tensor(made, inputs.device), as_tensor(known, inputs.device), inner))
     if not decibels:
         raise NotMeasuredError("the footage saw nothing of it")
     return float(np.mean(decibels))
