@@ -8,6 +8,8 @@ pixel waits for another: the result is deterministic.
 
 from __future__ import annotations
 
+from typing import Any
+
 import warp as wp
 
 wp.set_module_options({"enable_backward": False})
@@ -141,9 +143,10 @@ def recolor(
                             surface, frame, row, column, reach, width, height, drawn, mask, image, depth
                         )
                         if deep_image.shape[1] > 0:
-                            deep_color = deep_mean_on_surface(
+                            deep = mean_on_surface(
                                 surface, frame, row, column, reach, width, height, drawn, mask, deep_image, depth
                             )
+                            deep_color = wp.vec3(deep[0], deep[1], deep[2])
                     reach += 1
                 color = wp.vec3(found[0], found[1], found[2])
                 if found[3] < 0.0:
@@ -197,10 +200,13 @@ def mean_on_surface(
     height: int,
     drawn: wp.array2d(dtype=wp.uint8),
     mask: wp.array2d(dtype=wp.uint8),
-    image: wp.array3d(dtype=wp.uint8),
+    image: wp.array3d(dtype=Any),
     depth: wp.array2d(dtype=float),
 ) -> wp.vec4:
-    """Mean colour and depth of the seen pixels within reach that lie on a surface, of which there is one at least."""
+    """Mean colour and depth of the seen pixels within reach that lie on a surface, of which there is one at least.
+
+    Colours are those of image, of 8 bits or half floats.
+    """
     total = wp.vec4(0.0, 0.0, 0.0, 0.0)
     count = wp.float32(0.0)
     for y in range(wp.max(row - reach, 0), wp.min(row + reach, height - 1) + 1):
@@ -216,35 +222,4 @@ def mean_on_surface(
                         float(image[frame, pixel, 2]),
                         z,
                     )
-    return total / count
-
-
-@wp.func
-def deep_mean_on_surface(
-    surface: float,
-    frame: int,
-    row: int,
-    column: int,
-    reach: int,
-    width: int,
-    height: int,
-    drawn: wp.array2d(dtype=wp.uint8),
-    mask: wp.array2d(dtype=wp.uint8),
-    deep_image: wp.array3d(dtype=wp.float16),
-    depth: wp.array2d(dtype=float),
-) -> wp.vec3:
-    """As `mean_on_surface`, of deep colours."""
-    total = wp.vec3(0.0, 0.0, 0.0)
-    count = wp.float32(0.0)
-    for y in range(wp.max(row - reach, 0), wp.min(row + reach, height - 1) + 1):
-        for x in range(wp.max(column - reach, 0), wp.min(column + reach, width - 1) + 1):
-            pixel = y * width + x
-            is_seen = drawn[frame, pixel] != wp.uint8(0) and mask[frame, pixel] != wp.uint8(0)
-            if is_seen and wp.abs(depth[frame, pixel] - surface) <= LIKE_DEPTH * surface:
-                count += 1.0
-                total += wp.vec3(
-                    float(deep_image[frame, pixel, 0]),
-                    float(deep_image[frame, pixel, 1]),
-                    float(deep_image[frame, pixel, 2]),
-                )
     return total / count
