@@ -41,6 +41,14 @@ def assert_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tenso
         assert torch.equal(found[key].cpu().float(), tensor.float()), key
 
 
+@pytest.fixture(autouse=True)
+def any_disk():
+    """However full the disk of this machine is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(converted, "FREE_BYTES", 0)
+        yield
+
+
 @pytest.fixture
 def cache(tmp_path) -> ConvertedWeights:
     return ConvertedWeights(tmp_path / "models" / CONVERTED_FOLDER, 1)
@@ -133,6 +141,7 @@ def test_above_the_limit_what_was_used_longest_ago_goes(tmp_path, source):
 def test_a_full_disk_costs_the_cache_only(cache, source, monkeypatch, caplog):
     path = cache.path("vae", [source])
     usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(converted, "FREE_BYTES", 10**10)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(10**12, 10**12 - 10**9, 10**9))
     assert not cache.write(path, weights()) and "1.0 GB free" in caplog.text
     monkeypatch.undo()

@@ -33,7 +33,7 @@ _FORMAT = 2
 # Smaller networks load fast enough from any file.
 LEAST_BYTES = 128 * 2**20
 # What a file may leave of the disk, for the takes that people make on it.
-_FREE_BYTES = 10 * 2**30
+FREE_BYTES = 10 * 2**30
 # A partial file that nothing has written to for so long was left by a process that ended.
 _ABANDONED_SECONDS = 600.0
 
@@ -137,10 +137,10 @@ class ConvertedWeights:
             total -= oldest.stat().st_size
             oldest.unlink(missing_ok=True)
         free = shutil.disk_usage(self.folder).free
-        if free < size + _FREE_BYTES:
+        if free < size + FREE_BYTES:
             note_once(
                 f"converted weights of {size_text(size)} are not kept: the disk of {self.folder} has {size_text(free)} "
-                f"free, and {size_text(_FREE_BYTES)} are left to others"
+                f"free, and {size_text(FREE_BYTES)} are left to others"
             )
             return False
         return True
