@@ -222,7 +222,9 @@ def _on_backend(scene: Scene, request: ShotRequest, options: argparse.Namespace,
     earlier = (
         ()
         if options.detach
-        else require_take_folder(options.out, len(request.camera), inputs=inputs, overwrite=options.overwrite)
+        else require_take_folder(
+            options.out, len(request.camera), request.deep_files, inputs=inputs, overwrite=options.overwrite
+        )
     )
     client = backend_client(options)
     # The folder that was asked for may be a link; what is in it must not.
