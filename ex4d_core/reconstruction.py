@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal
 
 from ex4d_core.errors import RequestError
 from ex4d_core.lens_distortion import LensDistortion
+from ex4d_core.output_settings import MAX_SPACE
 from ex4d_core.render_settings import Convention
 from ex4d_core.schema import Length, Option, Range, Settings
-from ex4d_core.output_settings import MAX_SPACE
 from ex4d_core.shot import MAX_FRAMES, MAX_LABEL, ShotRequest
 from ex4d_core.sources import (
     CAMERA_SUFFIXES,

@@ -47,7 +47,7 @@ class RemoteTake(RemoteJob):
         yield from ()
         if self.scene is None:
             raise RequestError(f"take {self.request.label!r} cannot be sent without its scene; open the scene first")
-        return self.request.to_wire(), scene_blobs(self.scene)
+        return self.request.to_wire(), scene_blobs(self.scene, deep=self.request.draws_deep)
 
     def path_for(self, event: JobEvent) -> Path | None:
         """Frames of this shot, the newest estimate, and the take's own files, also those of more than 8 bits.
@@ -58,8 +58,8 @@ class RemoteTake(RemoteJob):
         path = self._path_for(event)
         frames = len(self.request.camera) if event.kind == "file" else 1
         width, height = self.request.camera.size
-        is_deep = event.name in self.request.deep_files
-        most = _LEAST_BYTES + frames * (_FRAME_BYTES + (_DEEP_PIXEL_BYTES if is_deep else _PIXEL_BYTES) * width * height)
+        each = _DEEP_PIXEL_BYTES if event.name in self.request.deep_files else _PIXEL_BYTES
+        most = _LEAST_BYTES + frames * (_FRAME_BYTES + each * width * height)
         if path is not None and event.size > most:
             raise UnexpectedReply(
                 f"the backend announces {path.name} with {size_text(event.size)}, and {frames} frames of "

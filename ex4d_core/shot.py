@@ -168,6 +168,11 @@ class ShotRequest(Settings):
         return deep_files(self.output, len(self.camera))
 
     @property
+    def draws_deep(self) -> bool:
+        """Whether the take shows the footage's deep colours, if the scene has them."""
+        return self.output.is_deep and (self.engine != "wan" or self.wan.keep_seen)
+
+    @property
     def footage_frames(self) -> Sequence[int]:
         """The footage frame that each new frame shows; a `range` where they are consecutive."""
         if self.source_frames is None:

@@ -86,7 +86,7 @@ def run(options: argparse.Namespace, report: Report) -> int:
         remembered = movies.remembered_fraction if movies.remembered is not None else None
     _report_seen(report, settings, visible)
     if remembered is not None:
-        report.add("remembered_fraction", remembered, f"{100 * remembered.mean():.1f} % on average")
+        _report_remembered(report, remembered)
     return 0
 
 
@@ -112,10 +112,18 @@ def _run_deep(
     report.add("color", list(made.color), f"{first}" if first == last else f"{first} to {last.name}")
     if made.mask is not None:
         report.add("mask", made.mask)
+    if made.remembered is not None:
+        report.add("remembered", made.remembered)
     report.add("camera", made.camera)
     report.add("color_space", made.space)
     _report_seen(report, settings, made.visible_fraction)
+    if settings.remember:
+        _report_remembered(report, made.remembered_fraction)
     return 0
+
+
+def _report_remembered(report: Report, remembered: np.ndarray) -> None:
+    report.add("remembered_fraction", remembered, f"{100 * remembered.mean():.1f} % on average")
 
 
 def _report_seen(report: Report, settings: RenderSettings, visible: np.ndarray) -> None:
