@@ -48,8 +48,8 @@ class OutputSettings(Settings):
     format: Annotated[
         OutputFormat,
         Option(
-            "mp4: 8 bits; exr, png16: images; prores4444, dnxhr, h265: movies of 10 bits; all but mp4 need a scene made "
-            "with --bit-depth (but for the engine wan)"
+            "mp4: 8 bits; exr, png16: images; prores4444, dnxhr, h265: movies of 10 bits; all but mp4 need a scene "
+            "made with --bit-depth, or the engine wan"
         ),
     ] = "mp4"
     compression: Annotated[ExrCompression, Option("of EXR files: zip keeps every bit, dwaa is smaller")] = "zip"

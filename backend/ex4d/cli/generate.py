@@ -204,9 +204,8 @@ def _name_of_move(options: argparse.Namespace) -> str:
 
 def _usual_label(scene: Scene, options: argparse.Namespace) -> str:
     """What tells a job from others in a list: scene, camera and engine."""
-    return f"{name_for_people(scene.manifest.name)} {name_for_people(_name_of_move(options))} {options.engine or 'preview'}"[
-        :MAX_LABEL
-    ]
+    names = name_for_people(scene.manifest.name), name_for_people(_name_of_move(options)), options.engine or "preview"
+    return " ".join(names)[:MAX_LABEL]
 
 
 def _request_again(scene: Scene, options: argparse.Namespace) -> ShotRequest:

@@ -70,7 +70,7 @@ def write_exr(
         code.hours, code.minutes, code.seconds, code.frame, dropped = paired[0]
         code.dropFrame, code.fieldPhase = int(dropped), int(paired[1])
         header["timeCode"] = code
-    written = {"RGBA"[: color.shape[2]]: np.ascontiguousarray(color, np.float16)}
+    written: dict[str, np.ndarray] = {"RGBA"[: color.shape[2]]: np.ascontiguousarray(color, np.float16)}
     if depth is not None:
         written["Z"] = np.ascontiguousarray(depth, np.float32)
     if position is not None:

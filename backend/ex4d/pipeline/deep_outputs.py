@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ex4d.machine import MachineSettings
-from ex4d.media import BackgroundVideoWriter
+from ex4d.media import BackgroundVideoWriter, VideoWriter
 from ex4d.media.colour_management import SRGB, Conversion
 from ex4d.media.deep_video_writer import MOVIES
 from ex4d.media.media_errors import atomic_write, translate_write_errors
@@ -112,7 +112,7 @@ def render_deep(
             files.write(_picture(frame, conversion))
             if masks is not None:
                 masks.write(frame.soft_mask)
-            if memories is not None:
+            if memories is not None and frame.remembered is not None:
                 memories.write(frame.remembered)
             visible.append(frame.visible_fraction)
             recalled.append(0.0 if frame.remembered is None else frame.remembered.mean())
@@ -134,7 +134,7 @@ def _movies_beside(
     return mask, folder / f"remembered_{name}.mp4" if remembers else None
 
 
-def _shares_movie(path: Path | None, scene: Scene, files: DeepFiles, stack: ExitStack) -> BackgroundVideoWriter | None:
+def _shares_movie(path: Path | None, scene: Scene, files: DeepFiles, stack: ExitStack) -> VideoWriter | None:
     if path is None:
         return None
     how = {"pixel_aspect": files.camera.pixel_aspect, "metadata": files.movie_texts()}

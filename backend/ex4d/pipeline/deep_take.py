@@ -126,7 +126,7 @@ class DeepTake:
         seen, unrounded = self._seen.pop(place), self._unrounded.pop(place, None)
         if unrounded is None:
             unrounded = image.astype(np.float32) / 255
-        color = self._from_engine.applied(unrounded if gains is None else unrounded * np.float32(gains))
+        color = self._from_engine.applied(unrounded if gains is None else unrounded * np.array(gains, np.float32))
         if self._keeps_seen:
             footage = seen.color.astype(np.float32) / 255 if seen.deep_color is None else seen.deep_color
             shown = self._from_footage.applied(footage.astype(np.float32))

@@ -49,11 +49,10 @@ def motion_vectors(depth: np.ndarray, camera: CameraPath, index: int, motion: Mo
             pose, lens = camera.world_to_camera[index + step], camera.intrinsics[index + step]
             seen = points @ pose[:3, :3].T + pose[:3, 3]
             counts = has_surface & (seen[..., 2] > 0)
-            x, y = (
-                seen[..., axis][counts] / seen[..., 2][counts] * lens[axis, axis] + lens[axis, 2] for axis in (0, 1)
-            )
+            across, down, away = seen[counts].T
             row, column = np.nonzero(counts)
-            u[counts], v[counts] = x - column - 0.5, row + 0.5 - y
+            u[counts] = across / away * lens[0, 0] + lens[0, 2] - column - 0.5
+            v[counts] = row + 0.5 - down / away * lens[1, 1] - lens[1, 2]
         channels |= {f"{name}.u": u, f"{name}.v": v}
     return channels
 

@@ -34,8 +34,8 @@ def made_by(
     Returns:
         ``ex4d`` and ``torch`` (versions), ``date`` (UTC), ``device`` (in words), ``rasterizer`` and ``precision`` as
         used on this machine, ``generated_at`` ([width, height]) and ``enlarged_by`` (in words, "" where nothing was),
-        ``color_space`` of the files of more than 8 bits ("" without any), and ``footage``: name, sha256, fps ([numerator, denominator]) and timecode of its first frame, each "" where it
-        is not known.
+        ``color_space`` of the files of more than 8 bits ("" without any), and ``footage``: name, sha256, fps
+        ([numerator, denominator]) and timecode of its first frame, each "" where it is not known.
     """
     devices = Devices.parse(device)
     settings = request.render
