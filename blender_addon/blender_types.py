@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from .coverage.panel import EX4D_Coverage
     from .coverage.path_drawing import EX4D_PathDisplay
     from .footage.properties import EX4D_Footage, EX4D_Reconstruction
-    from .shots.properties import EX4D_Shot
     from .passes.properties import EX4D_Passes
+    from .shots.properties import EX4D_Shot
     from .takes.properties import EX4D_Take
     from .views.draft_panel import EX4D_Draft
     from .views.panel import EX4D_View

@@ -269,7 +269,6 @@ class EX4D_Footage(bpy.types.PropertyGroup):
         name="Sensor Width", description=SENSOR_DESCRIPTION, default=FULL_FRAME_MM, min=1.0, soft_max=100.0, precision=2
     )
 
-
     bit_depth: bpy.props.EnumProperty(
         name="Bit Depth",
         description="Colors that the scene keeps, for passes and takes of more than 8 bits",

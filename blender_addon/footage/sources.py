@@ -89,6 +89,7 @@ def plan_of(settings: EX4D_Footage, scene: bpy.types.Scene) -> ReconstructionPla
         far_limit=max(1.01, round(settings.far_limit, 4)) if settings.far_limit > 0.0 else None,
         camera_fit=settings.camera_fit,
     )
+    fills_gaps = settings.camera_gaps and settings.camera_from == "FILE" and bool(camera_files)
     how = ReconstructionSettings(
         name=chosen.stem or "footage",
         depth=depth,
@@ -96,7 +97,7 @@ def plan_of(settings: EX4D_Footage, scene: bpy.types.Scene) -> ReconstructionPla
         **(lens_fields(settings) if settings.use_fov and settings.camera_from in ("FILE", "SOLVE") else {}),
         camera_scale=settings.camera_scale if camera_files else 1.0,
         camera_motion=_camera_motion(settings, bool(camera_files), layout == "estimator"),
-        camera_gaps="interpolate" if settings.camera_gaps and settings.camera_from == "FILE" and camera_files else "refuse",
+        camera_gaps="interpolate" if fills_gaps else "refuse",
         distortion=distortion,
         **_bit_depth(settings),
     )

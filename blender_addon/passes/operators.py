@@ -25,8 +25,7 @@ from .properties import PASSES
 
 
 class EX4D_OT_send_passes(AsksForProjectFolder, NeedsShot, Operator):
-    """Render the shot on the backend as EXR files in half floats, with alpha, depth and position, and add a node for
-    them to the compositor; needs a scene of more than 8 bits"""
+    """Render the shot on the backend as EXR files with alpha, depth and position, and add their compositor node."""
 
     bl_idname = "ex4d.send_passes"
     bl_label = "Passes for Compositing"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import bpy
 import msgpack
 import numpy as np
 
@@ -17,7 +16,6 @@ from ex4d_core.scene import Scene
 from ex4d_core.shot import ShotRequest
 from ex4d_core.take_files import frame_file_name
 
-from ..blender_types import Context
 from ..busy import reason_to_wait
 from ..jobs.records import add_record, find_copies, resumed_fields
 from ..jobs.tracker import FollowedJob, tracker
@@ -84,9 +82,7 @@ class FollowedPasses(FollowedJob[EX4D_Passes]):
         add_undo_step("EX-4D Passes")
 
 
-def send_passes(
-    scene: Scene, request: PassesRequest, frame_start: int, blender_scene: Any, shot: str
-) -> EX4D_Passes:
+def send_passes(scene: Scene, request: PassesRequest, frame_start: int, blender_scene: Any, shot: str) -> EX4D_Passes:
     """Send a request for passes and follow it; works while no backend answers, too.
 
     Args:

@@ -24,7 +24,7 @@ Kind = Literal["scenes", "takes"]
 
 @dataclass(frozen=True)
 class UsedFolder:
-    """A scene package, or a take or its passes, that the open file lists or shows; ``kind`` is also the folder that it belongs into."""
+    """A scene, a take or passes that the open file lists or shows; ``kind`` is also the folder that it belongs into."""
 
     folder: Path
     kind: Kind

@@ -152,8 +152,9 @@ class EX4D_OT_delete_scene_files(DeletesFiles, NeedsScene, Operator):
             raise RequestError(f"{scene_object.name!r} is linked from another file; open that to delete its files")
         digest = link_of(scene_object).digest
         for followed in tracker.followed.values():
-            sends = isinstance(followed, FollowedTake | FollowedPasses) and not followed.over
-            if sends and followed.job.request.scene == digest:
+            if not isinstance(followed, FollowedTake | FollowedPasses) or followed.over:
+                continue
+            if followed.job.request.scene == digest:
                 raise RequestError("a take of this scene is under way, and may still have to send it; cancel it first")
         folder = from_blend(link_of(scene_object).folder)
         return _require_files(files_of([folder]), folder)

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import msgpack
 
+from ex4d_core.errors import RequestError
 from ex4d_core.job_status import FINAL_STATES, JobDetails, JobEvent, JobStatus
 from ex4d_core.messages import MAX_EVENTS, MAX_JOBS
 from ex4d_core.reconstruction import AnyRequest, request_from_wire
-from ex4d_core.errors import RequestError
 
 # The last column is the number of queued jobs of the same owner before this one.
 _STATUS = """

@@ -22,9 +22,8 @@ from ex4d.service.job_migrations import SCHEMA, SCHEMA_VERSION, migrate
 from ex4d.service.job_queries import JobQueries, stored_request
 from ex4d.service.job_tidying import JobTidying
 from ex4d.service.settings import ServiceError
-from ex4d_core.errors import Ex4dError
+from ex4d_core.errors import Ex4dError, RequestError
 from ex4d_core.job_status import FINAL_STATES, MAX_REASON, JobStatus
-from ex4d_core.errors import RequestError
 from ex4d_core.reconstruction import AnyRequest
 from ex4d_core.stages import NO_ROOM_STAGE
 

@@ -1,4 +1,4 @@
-"""`RequestChecks`: whether a shot, passes or a reconstruction that a client asks for can be computed from what is here."""
+"""`RequestChecks`: whether a shot, passes or a scene that a client asks for can be computed from what is here."""
 
 from __future__ import annotations
 

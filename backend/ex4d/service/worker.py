@@ -150,11 +150,12 @@ def run_job(
             reconstruct_sent(job.request, blobs, device=Devices.parse(device).first, **where)
         else:
             passes = job.request if isinstance(job.request, PassesRequest) else None
-            deep = (job.request if passes is None else passes.shot).draws_deep
-            scene = open_scene(blobs, job.request.scene, deep=deep)
+            shot = job.request.shot if isinstance(job.request, PassesRequest) else job.request
+            deep = shot.draws_deep
+            scene = open_scene(blobs, shot.scene, deep=deep)
             verify_inputs(blobs, scene_inputs(scene, deep=deep), sink.progress)
             if passes is None:
-                runner(scene, job.request, device=device, **where)
+                runner(scene, shot, device=device, **where)
             else:
                 from ex4d.service.passes_job import render_passes
 
