@@ -12,6 +12,7 @@ from ex4d_core.passes import PassesRequest
 from ex4d_core.remote_job import RemoteJob, Submission
 from ex4d_core.scene import Scene
 from ex4d_core.sizes import size_text
+from ex4d_core.take_files import REQUEST_FILE
 from ex4d_core.transfers import scene_blobs
 
 # More than an image can have: of a pixel, twice what all channels have before compression; and what it says besides.
@@ -40,12 +41,12 @@ class RemotePasses(RemoteJob):
         return self.request.to_wire(), scene_blobs(self.scene, deep=True)
 
     def path_for(self, event: JobEvent) -> Path | None:
-        """The images of this request; a name from the wire is only compared with theirs.
+        """The images of this request, and how the backend read it; a name from the wire is only compared with theirs.
 
         Raises:
             UnexpectedReply: one is larger than anything of such a shot.
         """
-        if event.kind != "file" or event.name not in self.request.files:
+        if event.kind != "file" or event.name not in (REQUEST_FILE, *self.request.files):
             return None
         width, height = self.request.shot.camera.size
         most = _LEAST_BYTES + _PIXEL_BYTES * width * height

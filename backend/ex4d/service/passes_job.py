@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from ex4d.machine import MachineSettings
 from ex4d.pipeline.deep_outputs import render_deep
 from ex4d.pipeline.outputs import STAGE
-from ex4d.pipeline.take import TakeSink
+from ex4d.pipeline.take import TakeSink, describe
 from ex4d_core.passes import PassesRequest
 from ex4d_core.scene import Scene
-from ex4d_core.take_files import SHOT_OF_TAKES
+from ex4d_core.take_files import REQUEST_FILE, SHOT_OF_TAKES
 
 
 def render_passes(
@@ -24,6 +25,8 @@ def render_passes(
 ) -> None:
     """Render the images of a request and announce them one by one; at most one is in the folder at a time.
 
+    The request comes first, as of takes: any client sees by it which images there will be.
+
     Args:
         device: "cpu" or "cuda:N".
         work_folder: an existing folder, in the file system of the blobs.
@@ -32,6 +35,10 @@ def render_passes(
         Ex4dError: all that `render_deep` raises.
     """
     shot, folder = request.shot, work_folder / "passes"
+
+    text = json.dumps(describe(scene, shot), indent=1, ensure_ascii=False)
+    (work_folder / REQUEST_FILE).write_text(text, encoding="utf-8")
+    sink.file(REQUEST_FILE, work_folder / REQUEST_FILE)
 
     def progress(stage: str, done: int, total: int) -> None:
         if stage == STAGE:
