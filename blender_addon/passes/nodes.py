@@ -21,6 +21,8 @@ _PASSES, _TAKE, _OVER, _OUTPUT = "EX-4D Passes", "EX-4D Take", "EX-4D Over", "EX
 # Outputs of the group node by the socket of the image of passes that they have; Image comes before them.
 _LAYERS = {"Combined": "Passes", "Alpha": "Alpha", "Depth": "Depth", "P": "Position"}
 _MOTION = {"forward": "Forward Motion", "backward": "Backward Motion"}
+# Of the group node with all outputs, so that it stands above the other nodes.
+_HEIGHT = 340.0
 _SOCKETS = {"RGBA": "NodeSocketColor", "VALUE": "NodeSocketFloat", "VECTOR": "NodeSocketVector"}
 
 
@@ -60,7 +62,7 @@ def add_passes_node(blender_scene: Any, shot: str, label: str, passes: Sequence,
     if node is None:
         node = tree.nodes.new("CompositorNodeGroup")
         node.node_tree = group
-        node.location = (0.0, 60.0 + max((one.location.y for one in tree.nodes if one != node), default=0.0))
+        node.location = (0.0, _HEIGHT + max((one.location.y for one in tree.nodes if one != node), default=0.0))
         node.width = 200.0
     node.name = node.label = group.name
     return node

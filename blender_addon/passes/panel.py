@@ -46,7 +46,9 @@ class EX4D_PT_passes(SidebarPanel, Panel):
     def draw(self, context: Context) -> None:
         layout, shot = self.layout, active_shot(context.scene)
         space = deep_space(shot_objects(context)[0])
-        layout.prop(shot, "output_space", text="", placeholder=plain_line(space) or "Output Space")
+        layout.use_property_split = True
+        layout.use_property_decorate = False
+        layout.prop(shot, "output_space", placeholder=plain_line(space))
         layout.prop(shot, "use_motion")
         layout.prop(shot, "use_exr")
         layout.operator(EX4D_OT_send_passes.bl_idname, icon="NODE_COMPOSITING")

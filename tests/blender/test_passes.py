@@ -186,3 +186,14 @@ def test_a_color_space_that_blender_lacks_is_refused_before_anything_is_sent(dee
     with pytest.raises(RuntimeError, match="Linear of nobody"):
         bpy.ops.ex4d.send_passes()
     assert not bpy.context.scene.ex4d_passes
+
+
+def test_takes_also_come_as_exr_and_delete_files_knows_them(connected, deep_shot) -> None:
+    bpy.context.scene.ex4d_shot.use_exr = True
+    send()
+    tick_until_over()
+    assert take().state == "done", take().reason
+    folder = Path(bpy.path.abspath(take().folder))
+    assert sorted(path.name for path in folder.glob("*.exr")) == [f"arc_v001.{1001 + one}.exr" for one in range(FRAMES)]
+    assert bpy.ops.ex4d.delete_take_files(key=take().key) == {"FINISHED"}
+    assert not folder.exists()
