@@ -1,7 +1,7 @@
 """Compares the processor time of reconstruct, render and preview of the sample in several checkouts.
 
-Each checkout is measured in processes of its own, which alternate, on one core; a figure is the least of all rounds, since
-other work on the machine only adds. The first checkout is what the others are compared with. Prints the table of
+Each checkout is measured in processes of its own, which alternate, on one core; a figure is the least of all rounds,
+since other work on the machine only adds. The first checkout is what the others are compared with. Prints the table of
 docs/measured/high-bit-depth.md.
 
     python scripts/measure_checkouts.py BEFORE NOW [--turns 12] [--rounds 6]
@@ -76,7 +76,7 @@ def measure_there(checkout: Path, rounds: int) -> dict[str, float]:
     paths = os.pathsep.join([str(checkout / "backend"), str(checkout)])
     command = [sys.executable, str(Path(__file__).resolve()), "--here", "--rounds", str(rounds)]
     taskset = shutil.which("taskset")
-    pinned = [taskset, "-c", str(os.cpu_count() - 1 if os.cpu_count() else 0), *command] if taskset else command
+    pinned = [taskset, "-c", str(max(os.sched_getaffinity(0))), *command] if taskset else command
     environment = {**os.environ, "PYTHONPATH": paths}
     done = subprocess.run(pinned, env=environment, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import OpenEXR
 import pytest
+import torch
 
 import ex4d
 from ex4d.cli.main import main
@@ -107,6 +108,20 @@ def test_the_clips_memory_fills_with_the_footages_own_half_floats(scene, tmp_pat
     assert np.allclose(light[row, column, 0][inside], expected[inside], rtol=0.01)
     movie = render_deep(scene, camera, remember, OutputSettings(format="png16", output_space=ACESCG), tmp_path, "walk")
     assert movie.remembered is not None and movie.remembered.stat().st_size > 0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no CUDA device on this machine")
+def test_a_gpu_remembers_the_same_half_floats(scene, tmp_path) -> None:
+    output, render = OutputSettings(format="exr"), replace(RENDER, remember=True)
+    made = [
+        render_deep(scene, moved(scene, 0.15), render, output, tmp_path / device, "walk", device=device)
+        for device in ("cpu", "cuda")
+    ]
+    for one, other in zip(*(files.color for files in made), strict=True):
+        ours, theirs = read_exr_channels(one), read_exr_channels(other)
+        assert (ours["remembered.A"] != theirs["remembered.A"]).mean() < 1e-3
+        assert (np.abs(light_of(one) - light_of(other)).max(-1) > 0.01).mean() < 2e-3
 
 
 def test_motion_vectors_are_those_of_the_wall_for_a_camera_that_moves(scene, tmp_path) -> None:
