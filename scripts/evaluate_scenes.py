@@ -7,15 +7,16 @@ folder; `ex4d.evaluation` compares that with the truth. One command each makes t
     python scripts/evaluate_scenes.py filling    # rendering.md: what previews show in holes
     python scripts/evaluate_scenes.py depth      # depth.md: what errors of depth cost, and clean-up recovers
 
-With ``-o FOLDER`` the data set and the results stay there, for `ex4d evaluate FOLDER/data --results NAME=FOLDER/results/NAME`.
+With ``-o FOLDER`` data set and results stay there, for `ex4d evaluate FOLDER/data --results NAME=FOLDER/results/00`.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -30,7 +31,7 @@ from depth_clean_up import GRADED_ERRORS, cleaned, repaired  # noqa: E402
 from ex4d.evaluation import Evaluation, Method, evaluate  # noqa: E402
 from ex4d.evaluation.datasets.true_scenes import shots  # noqa: E402
 from ex4d.evaluation.protocols import Protocol  # noqa: E402
-from ex4d.evaluation.report_files import cell, column_names, heading, number  # noqa: E402
+from ex4d.evaluation.report_files import cell, heading, number  # noqa: E402
 from ex4d.evaluation.results import MASK_ENDING  # noqa: E402
 from ex4d.generation.preview import PreviewEngine  # noqa: E402
 from ex4d.media import write_png  # noqa: E402
@@ -42,11 +43,8 @@ from mask_ceilings import are_inside, footage_places  # noqa: E402
 from true_scenes import (  # noqa: E402
     COMMITTED,
     TrueScene,
-    blurred,
-    flickering,
     load_committed,
     load_scene,
-    noisy,
     save_scene,
 )
 
@@ -60,16 +58,21 @@ class Model:
     """What is compared: how a scene is drawn.
 
     Attributes:
-        name: of its row.
+        labels: of its row, one for each of the table's heads.
         settings: of the render.
         depth: of a scene, (T, H, W); the exact one by default.
         fill: a frame's picture without holes; None leaves them black.
     """
 
-    name: str
+    labels: tuple[str, ...]
     settings: RenderSettings = _DEFAULT
     depth: Callable[[TrueScene], np.ndarray] = lambda scene: scene.depth
     fill: Fill | None = None
+
+    @property
+    def name(self) -> str:
+        """Of its results."""
+        return ", ".join(self.labels)
 
 
 @dataclass(frozen=True)
@@ -77,14 +80,18 @@ class Table:
     """A table of the documentation.
 
     Attributes:
+        heads: titles of the columns before the figures.
         models: its rows.
         protocol: how they are measured.
-        by_scene: figures whose means over each scene are given as well.
+        columns: the figures.
+        by_scene: those that have intervals, and whose means over each scene are given as well.
         hidden: whether there is also a table over what something hid, without what lies outside the footage's picture.
     """
 
+    heads: tuple[str, ...]
     models: tuple[Model, ...]
     protocol: Protocol
+    columns: tuple[str, ...]
     by_scene: tuple[str, ...]
     hidden: bool = False
 
@@ -92,31 +99,27 @@ class Table:
 def mask_models() -> Iterator[Model]:
     """Occlusion models on exact depth, and the default one on depth with errors, repaired."""
     for model, (masks, clean) in product(OCCLUSION_MODELS, (("as drawn", False), ("cleaned", True))):
-        yield Model(f"{model}, {masks}", replace(_DEFAULT, occlusion=model, clean=clean))
-    for name, error in (
-        (_NETWORK_LIKE, lambda depth: flickering(0.02)(blurred(2)(depth))),
-        ("noise of 1 %", noisy(0.01)),
-    ):
-        for masks, clean in (("as drawn", False), ("cleaned", True)):
-            how = replace(_DEFAULT, clean=clean)
-            yield Model(f"thickness, {masks}; {name}", how, lambda scene, error=error: repaired(scene, error))
+        yield Model(("exact", model, masks), replace(_DEFAULT, occlusion=model, clean=clean))
+    for name in (_NETWORK_LIKE, "noise of 1 %"):
+        (add,) = (error.add for error in GRADED_ERRORS if error.name == name)
+        yield Model((name, "thickness", "cleaned"), depth=lambda scene, add=add: repaired(scene, add))
 
 
 def filling_models() -> Iterator[Model]:
     """The preview's filling, with and without the clip's memory, and two that anybody would think of."""
-    yield Model("mean colour of what is seen", fill=_mean_color)
-    yield Model("colour of the nearest seen pixel", fill=_nearest_color)
-    yield Model("preview", fill=_previewed)
-    yield Model("preview, with the clip's memory", replace(_DEFAULT, remember=True), fill=_previewed)
+    yield Model(("mean colour of what is seen",), fill=_mean_color)
+    yield Model(("colour of the nearest seen pixel",), fill=_nearest_color)
+    yield Model(("preview",), fill=_previewed)
+    yield Model(("preview, with the clip's memory",), replace(_DEFAULT, remember=True), fill=_previewed)
 
 
 def depth_models() -> Iterator[Model]:
     """Errors of depth, before and after the steps of clean-up."""
     for error in GRADED_ERRORS:
-        yield Model(f"{error.name} | none", depth=lambda scene, add=error.add: add(scene.depth))
+        yield Model((error.name, "none"), depth=lambda scene, add=error.add: add(scene.depth))
         for steps in error.steps:
             yield Model(
-                f"{error.name} | {steps}",
+                (error.name, steps),
                 depth=lambda scene, add=error.add, steps=steps: cleaned(scene, add(scene.depth), steps),
             )
 
@@ -124,10 +127,13 @@ def depth_models() -> Iterator[Model]:
 def tables() -> dict[str, Table]:
     """By the word that asks for them."""
     masks, views = Protocol.load("masks"), replace(Protocol.load("single-views"), metrics=("psnr", "ssim"))
+    figures, holes = masks.metrics, ("psnr/unseen", "ssim/unseen")
     return {
-        "masks": Table(tuple(mask_models()), masks, ("mask_iou", "mask_psnr")),
-        "filling": Table(tuple(filling_models()), views, ("psnr/unseen", "ssim/unseen"), hidden=True),
-        "depth": Table(tuple(depth_models()), masks, ("mask_iou",)),
+        "masks": Table(
+            ("depth", "model", "masks"), tuple(mask_models()), masks, figures, by_scene=("mask_iou", "mask_psnr")
+        ),
+        "filling": Table(("filling",), tuple(filling_models()), views, holes, by_scene=holes, hidden=True),
+        "depth": Table(("error", "clean-up"), tuple(depth_models()), masks, figures, by_scene=("mask_iou",)),
     }
 
 
@@ -166,7 +172,9 @@ def write_results(model: Model, scenes: Sequence[TrueScene], folder: Path) -> No
 
 def _view_cameras(scene: TrueScene) -> CameraPath:
     cameras = [view.camera for view in scene.views]
-    poses, lenses = (np.concatenate([getattr(one, key) for one in cameras]) for key in ("world_to_camera", "intrinsics"))
+    poses, lenses = (
+        np.concatenate([getattr(one, key) for one in cameras]) for key in ("world_to_camera", "intrinsics")
+    )
     return CameraPath(poses, lenses, *cameras[0].size)
 
 
@@ -186,13 +194,12 @@ def with_only_hidden(scene: TrueScene) -> TrueScene:
 def evaluated(table: Table, scenes: Sequence[TrueScene], place: Path) -> Iterator[tuple[str, Evaluation]]:
     """Titles and evaluations of a table: over all views, and over what was hidden in them."""
     methods = []
-    for number_, model in enumerate(table.models):
-        # Names of rows have characters that not every file system takes.
-        folder = place / "results" / f"{number_:02d}"
-        if not folder.is_dir():
-            write_results(model, scenes, folder)
-        methods.append(Method(model.name, folder))
-        print(f"{model.name}: drawn", file=sys.stderr, flush=True)
+    for number_of_row, model in enumerate(table.models):
+        # Labels have characters that not every file system takes.
+        methods.append(Method(model.name, place / "results" / f"{number_of_row:02d}"))
+        shutil.rmtree(methods[-1].folder, ignore_errors=True)
+        write_results(model, scenes, methods[-1].folder)
+        print(f"drawn: {model.name}", file=sys.stderr, flush=True)
     for title, data, shown in (
         ("", "data", scenes),
         *([("hidden by something", "hidden", [with_only_hidden(one) for one in scenes])] if table.hidden else ()),
@@ -204,24 +211,32 @@ def evaluated(table: Table, scenes: Sequence[TrueScene], place: Path) -> Iterato
 
 def lines_of(table: Table, title: str, evaluation: Evaluation) -> Iterator[str]:
     """The means over all views, then those over the views of each scene."""
-    names, heads = column_names(evaluation), table.models[0].name.count("|") * " | " + " | "
-    rule = "---|" * heads.count("|")
     if title:
         yield f"Over what was {title}:\n"
-    yield f"|{heads}" + " | ".join(map(heading, names)) + " |"
-    yield f"|{rule}" + "---|" * len(names)
-    for row in evaluation.table:
-        yield f"| {row.method} | " + " | ".join(cell(row, name) for name in names) + " |"
+    yield from _head(table, map(heading, table.columns))
+    for model, row in zip(table.models, evaluation.table, strict=True):
+        cells = (
+            cell(row, name) if name in table.by_scene else number(row.figures[name].value) for name in table.columns
+        )
+        yield f"| {' | '.join((*model.labels, *cells))} |"
     scenes = list(dict.fromkeys(row.clip.partition("/")[0] for row in evaluation.rows))
     for name in table.by_scene:
-        yield f"\n|{heads.rstrip(' |')} {heading(name)} | " + " | ".join(scenes) + " |"
-        yield f"|{rule}" + "---|" * len(scenes)
+        yield f"\n{heading(name)}:\n"
+        yield from _head(table, scenes)
         for model in table.models:
-            yield f"| {model.name} | " + " | ".join(_mean(evaluation, model, scene, name) for scene in scenes) + " |"
+            means = (_mean(evaluation, model, scene, name) for scene in scenes)
+            yield f"| {' | '.join((*model.labels, *means))} |"
     yield ""
 
 
+def _head(table: Table, columns: Iterable[str]) -> Iterator[str]:
+    titles = (*table.heads, *columns)
+    yield f"| {' | '.join(titles)} |"
+    yield "|---" * len(titles) + "|"
+
+
 def _mean(evaluation: Evaluation, model: Model, scene: str, name: str) -> str:
+    """Of a figure of a model over a scene's views."""
     values = [
         row.figures[name]
         for row in evaluation.rows

@@ -31,7 +31,7 @@ from ex4d.media.png import png_bytes  # noqa: E402
 from ex4d.mesh import DepthSurface  # noqa: E402
 from ex4d.pipeline.array_clip import ArrayClip  # noqa: E402
 from ex4d.pipeline.render import render_shot  # noqa: E402
-from ex4d.raster import Rasterizer, create_rasterizer, render_in_batches  # noqa: E402
+from ex4d.raster import create_rasterizer, render_in_batches  # noqa: E402
 from ex4d_core.cameras import CameraPath, look_at  # noqa: E402
 from ex4d_core.render_settings import OCCLUSION_MODELS, OcclusionModel, RenderSettings  # noqa: E402
 from mask_ceilings import ceiling_rows  # noqa: E402
@@ -40,7 +40,6 @@ from true_scenes import (  # noqa: E402
     DepthError,
     Score,
     TrueScene,
-    TrueView,
     blurred,
     flickering,
     load_committed,

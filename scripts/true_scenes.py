@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 
 from ex4d.depth.depth_files import DepthFiles
-from ex4d.media import probe, read_frames
 from ex4d.evaluation.mask_measures import mask_figures
+from ex4d.media import probe, read_frames
 from ex4d.mesh import DepthSurface
 from ex4d.pipeline.array_clip import ArrayClip
 from ex4d_core.cameras import CameraPath
@@ -163,17 +163,18 @@ def load_scene(path: Path) -> TrueScene:
 
     It has ``rgb`` (T, H, W, 3), ``depth`` (T, H, W), ``intrinsics`` (3, 3), ``source_extrinsics`` (T, 4, 4); and of V
     views ``view_name``, ``view_frame`` (V,), ``extrinsics`` (V, 4, 4), ``view_intrinsics`` (V, 3, 3), ``true_rgb``,
-    ``true_visible``, ``true_depth`` and ``elsewhere`` (V, H, W). Extrinsics are world to camera, OpenCV.
+    ``true_visible``, ``true_depth`` and, not of whole moves, ``elsewhere`` (V, H, W). Extrinsics are world to camera,
+    OpenCV.
     """
     with np.load(path) as stored:
         color, depth = stored["rgb"], stored["depth"]
         size = color.shape[2], color.shape[1]
         keys = ("view_name", "view_frame", "extrinsics", "view_intrinsics", "true_rgb", "true_visible", "true_depth")
+        arrays = [stored[key] for key in keys]
+        arrays.append(stored["elsewhere"] if "elsewhere" in stored else [None] * len(arrays[0]))
         views = tuple(
             TrueView(str(name), int(frame), CameraPath(pose[None], matrix, *size), image, visible, seen, elsewhere)
-            for name, frame, pose, matrix, image, visible, seen, elsewhere in zip(
-                *(stored[key] for key in (*keys, "elsewhere")), strict=True
-            )
+            for name, frame, pose, matrix, image, visible, seen, elsewhere in zip(*arrays, strict=True)
         )
         camera = CameraPath(stored["source_extrinsics"], stored["intrinsics"], *size)
     return TrueScene(path.stem, color, depth, camera, views)

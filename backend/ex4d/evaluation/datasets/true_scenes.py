@@ -1,4 +1,4 @@
-"""Rendered scenes with ray-cast truth, one .npz each, as `scripts/make_true_scenes.py` of the project's source makes them.
+"""Rendered scenes with ray-cast truth, one .npz each; `scripts/make_true_scenes.py` of the source makes such files.
 
 A scene is a clip with exact depth, and views whose truth is known, each of one frame of the clip. Views of one name
 whose frames follow each other are one evaluated clip, the whole of a move; any other view is a clip of one frame.
@@ -7,7 +7,7 @@ rgb, depth                          (T, H, W, 3) uint8 sRGB; (T, H, W) float32 a
 intrinsics, source_extrinsics       (3, 3), pixels; (T, 4, 4) world to camera, OpenCV: of the footage
 view_name, view_frame               (V,): the move, such as "orbit 30", and the frame of the footage
 extrinsics, view_intrinsics         (V, 4, 4); (V, 3, 3): of the views, in the same world
-true_rgb, true_visible              (V, h, w, 3) uint8; (V, h, w) bool: what is there, and whether the footage's frame saw it
+true_rgb, true_visible              (V, h, w, 3) uint8; (V, h, w) bool: what is there; whether that frame saw it
 """
 
 from __future__ import annotations
