@@ -1,7 +1,8 @@
 """Prints the tables of occlusion models, fillings and depth clean-up, as `ex4d evaluate` measures them on true scenes.
 
-Every model draws, through the pipeline, what it makes of each true view of the committed scenes and of those of a
-folder; `ex4d.evaluation` compares that with the truth. One command each makes the tables of docs/measured:
+Every model draws, through the pipeline, what it makes of each true view of the six scenes of `make_true_scenes.py`, or
+of those of another folder; `ex4d.evaluation` compares that with the truth. One command each makes the tables of
+docs/measured:
 
     python scripts/evaluate_scenes.py masks      # rendering.md: occlusion models
     python scripts/evaluate_scenes.py filling    # rendering.md: what previews show in holes
@@ -41,9 +42,8 @@ from ex4d_core.cameras import CameraPath  # noqa: E402
 from ex4d_core.render_settings import OCCLUSION_MODELS, RenderSettings  # noqa: E402
 from mask_ceilings import are_inside, footage_places  # noqa: E402
 from true_scenes import (  # noqa: E402
-    COMMITTED,
+    TRUE_SCENES,
     TrueScene,
-    load_committed,
     load_scene,
     save_scene,
 )
@@ -249,16 +249,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", choices=("masks", "filling", "depth"), help="which one")
-    parser.add_argument("--scenes", type=Path, metavar="FOLDER", help="further scenes, .npz files")
+    parser.add_argument("--scenes", type=Path, default=TRUE_SCENES, metavar="FOLDER", help="other scenes, .npz files")
     parser.add_argument("--only", default="", help="scenes whose name contains this")
     parser.add_argument("--model", default="", help="models whose name contains this")
     parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="keep the data set and all results there")
     options = parser.parse_args(arguments)
-    files = sorted(options.scenes.glob("*.npz")) if options.scenes else ()
-    scenes = [
-        *(load_committed(name) for name in COMMITTED if options.only in name),
-        *(load_scene(file) for file in files if options.only in file.stem),
-    ]
+    scenes = [load_scene(file) for file in sorted(options.scenes.glob("*.npz")) if options.only in file.stem]
     table = tables()[options.table]
     table = replace(table, models=tuple(one for one in table.models if options.model in one.name))
     if not scenes or not table.models:

@@ -1,10 +1,11 @@
-"""Measures masks and colours of new views against the truth: occlusion models, errors of depth, zooms, planes, time.
+"""Measures what `evaluate_scenes.py` does not of masks: zooms, planes, what is best at most, steadiness over time.
 
-Prints the tables of docs/measured/rendering.md, on the committed scenes and on those of a folder (`true_scenes.py`
-says what a scene file holds). Depth with an error is aligned, freed from noise and refined before it
-is drawn, as an estimate is.
+Prints tables of docs/measured/rendering.md, on the committed scenes and on those of a folder (`true_scenes.py` says
+what a scene file holds). Depth with an error is aligned, freed from noise and refined before it is drawn, as an
+estimate is.
 
     python scripts/measure_masks.py [--scenes FOLDER] [--only street] [--sheet masks.png]
+    python scripts/measure_masks.py --ceilings | --steady
     python scripts/measure_masks.py --footage FOLDER/input.mp4 --depth FOLDER/depth.npz
 """
 

@@ -12,6 +12,7 @@ true_rgb, true_visible              (V, h, w, 3) uint8; (V, h, w) bool: what is 
 
 from __future__ import annotations
 
+import lzma
 import shutil
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,7 @@ import numpy as np
 from ex4d.evaluation.clips import EvaluationClip
 from ex4d.evaluation.datasets.own_files import saved_camera, stored, work_folder
 from ex4d.media import write_png
-from ex4d_core.archives import read_npz
+from ex4d_core.archives import ArchiveError, read_npz
 from ex4d_core.cameras import CameraPath
 
 TITLE = "scenes with ray-cast truth"
@@ -73,9 +74,16 @@ def _is_scene(path: Path) -> bool:
         return False
 
 
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        return read_npz(path)
+    except lzma.LZMAError as error:
+        raise ArchiveError(f"damaged ({error})") from error
+
+
 def _clips_of(path: Path, work: Path) -> Iterator[EvaluationClip]:
     with stored(path, TITLE):
-        held = read_npz(path)
+        held = _arrays(path)
         height, width = held["depth"].shape[1:]
         source = CameraPath(held["source_extrinsics"], held["intrinsics"], width, height)
         names, frames = [str(name) for name in held["view_name"]], [int(frame) for frame in held["view_frame"]]
