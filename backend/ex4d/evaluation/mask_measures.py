@@ -6,7 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 from ex4d.evaluation.inputs import NotMeasuredError, ResultInputs
-from ex4d.evaluation.pixel_measures import BEST_PSNR, FEWEST_PIXELS
+from ex4d.evaluation.pixel_measures import BEST_PSNR
 
 # Connected regions of a mask up to this size are specks, seen or unseen.
 SPECK_PIXELS = 4
@@ -34,7 +34,7 @@ def measure_masks(inputs: ResultInputs, wanted: frozenset[str]) -> dict[str, flo
             figures[name].append(found[name])
     for name, values in figures.items():
         if not values:
-            raise NotMeasuredError(f"{name}: neither the mask nor the truth has enough pixels that were seen")
+            raise NotMeasuredError(f"{name}: the mask and the truth have no pixel that both call seen")
     return {name: float(np.mean(values)) for name, values in figures.items()}
 
 
@@ -55,7 +55,7 @@ def mask_figures(mask: np.ndarray, seen: np.ndarray, made: np.ndarray, true: np.
     }
     if either.any():
         figures["mask_iou"] = float(both.sum() / either.sum())
-    if both.sum() >= FEWEST_PIXELS:
+    if both.any():
         error = float(np.mean((made[both].astype(np.float64) - true[both]) ** 2))
         figures["mask_psnr"] = min(BEST_PSNR, 10 * float(np.log10(255**2 / max(error, 1e-9))))
     return figures
