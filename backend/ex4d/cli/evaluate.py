@@ -39,8 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--layout",
-        help="of the data set: dycheck, kubric-4d, parallel-domain-4d, vista4d, true-scenes or folder (default: what it "
-        "looks like)",
+        help="of the data set: dycheck, kubric-4d, parallel-domain-4d, vista4d, true-scenes or folder (default: what "
+        "it looks like)",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda:0, or cuda:0+1 for several")
     parser.add_argument("--study", action="store_true", help="also write study.html, which compares methods blindly")
