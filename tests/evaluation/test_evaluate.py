@@ -192,7 +192,7 @@ def test_protocols_of_the_package_load_and_say_what_they_leave_open():
         *(("small", (0, 30)), ("large", (0, 60)), ("extreme", (0, 90)), ("full", (-90, 90)))
     ]
     assert len(paper.open) == 6 and Protocol.load("with-truth").ranges == ()
-    with pytest.raises(EvaluationError, match="no protocol 'else'; there are ex4d-paper, with-truth"):
+    with pytest.raises(EvaluationError, match="no protocol 'else'; there are ex4d-paper, masks, single-views, w"):
         Protocol.load("else")
 
 
