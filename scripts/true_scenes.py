@@ -184,6 +184,7 @@ def save_scene(scene: TrueScene, path: Path) -> None:
     """Write a scene as `load_scene` and `ex4d evaluate` read it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     views = scene.views
+    elsewhere = [view.elsewhere for view in views if view.elsewhere is not None]
     np.savez(
         path,
         rgb=scene.color,
@@ -197,7 +198,7 @@ def save_scene(scene: TrueScene, path: Path) -> None:
         true_rgb=np.stack([view.color for view in views]),
         true_visible=np.stack([view.visible for view in views]),
         true_depth=np.stack([view.depth for view in views]),
-        **({} if views[0].elsewhere is None else {"elsewhere": np.stack([view.elsewhere for view in views])}),
+        **({"elsewhere": np.stack(elsewhere)} if elsewhere else {}),
     )
 
 

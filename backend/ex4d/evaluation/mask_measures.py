@@ -65,7 +65,8 @@ def speck_count(mask: np.ndarray) -> int:
     """Regions of at most `SPECK_PIXELS` pixels, seen or unseen, connected by edges and corners: of (H, W) bool."""
     count = 0
     for state in (mask, ~mask):
-        labels, _ = ndimage.label(state, np.ones((3, 3)))
+        labels = np.empty(state.shape, np.int32)
+        ndimage.label(state, np.ones((3, 3)), output=labels)
         sizes = np.bincount(labels.ravel())[1:]
         count += int(((sizes > 0) & (sizes <= SPECK_PIXELS)).sum())
     return count
