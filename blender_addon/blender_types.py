@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .coverage.panel import EX4D_Coverage
     from .coverage.path_drawing import EX4D_PathDisplay
     from .footage.properties import EX4D_Footage, EX4D_Reconstruction
+    from .passes.properties import EX4D_Passes
     from .shots.properties import EX4D_Shot
     from .takes.properties import EX4D_Take
     from .views.draft_panel import EX4D_Draft
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         ex4d_takes: Collection[EX4D_Take]
         ex4d_take_index: int
         ex4d_takes_of_shot: bool
+        ex4d_passes: Collection[EX4D_Passes]
         ex4d_edit_scene: bpy.types.Scene | None
         ex4d_footage: EX4D_Footage
         ex4d_reconstructions: Collection[EX4D_Reconstruction]

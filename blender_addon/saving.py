@@ -37,7 +37,7 @@ def own_paths() -> Iterator[tuple[bpy.types.PropertyGroup, str]]:
         if link_of(candidate).folder and candidate.library is None and candidate.override_library is None:
             yield link_of(candidate), "folder"
     for scene in own_scenes():
-        for entry in (*scene.ex4d_takes, *scene.ex4d_reconstructions):
+        for entry in (*scene.ex4d_takes, *scene.ex4d_passes, *scene.ex4d_reconstructions):
             yield entry, "folder"
         for name in ("footage", "depth", "camera"):
             yield scene.ex4d_footage, name

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from ex4d_core.errors import RequestError
 from ex4d_core.lens_distortion import LensDistortion
 from ex4d_core.output_settings import MAX_SPACE
+from ex4d_core.passes import PASSES_KIND, PassesRequest
 from ex4d_core.render_settings import Convention
 from ex4d_core.schema import Length, Option, Range, Settings
 from ex4d_core.shot import MAX_FRAMES, MAX_LABEL, ShotRequest
@@ -272,6 +273,9 @@ class ReconstructionRequest:
         return ReconstructionRequest(ReconstructionSettings.from_wire(settings), footage, depth_files, camera, mask)
 
 
+AnyRequest = ShotRequest | ReconstructionRequest | PassesRequest
+
+
 def is_video(files: Sequence[SourceFile]) -> bool:
     """Whether files are one video, and not images."""
     return len(files) == 1 and files[0].suffix in VIDEO_SUFFIXES
@@ -287,13 +291,15 @@ def _require_pictures(what: str, files: Sequence[SourceFile]) -> None:
         )
 
 
-def request_from_wire(values: object) -> ShotRequest | ReconstructionRequest:
+def request_from_wire(values: object) -> AnyRequest:
     """Check and rebuild a request of any kind; a map without a kind is a shot.
 
     Raises:
-        RequestError: see `ShotRequest.from_wire`, `ReconstructionRequest.from_wire`.
+        RequestError: see `ShotRequest.from_wire`, `ReconstructionRequest.from_wire`, `PassesRequest.from_wire`.
     """
     if isinstance(values, Mapping) and "kind" in values:
+        if values["kind"] == PASSES_KIND:
+            return PassesRequest.from_wire(values)
         if values["kind"] != KIND:
             raise RequestError(f"unknown kind of job {values['kind']!r:.80}; update the backend if the client is newer")
         return ReconstructionRequest.from_wire(values)

@@ -18,6 +18,9 @@ TAKE_FILES = ("take.mp4", "color.mp4", "mask.mp4", "camera.npz", REQUEST_FILE)
 REMEMBERED_FILE = "remembered.mp4"
 ALL_TAKE_FILES = (*TAKE_FILES, REMEMBERED_FILE)
 
+# What {shot} stands for in the names of files of more than 8 bits, unless the request names the shot.
+SHOT_OF_TAKES = "take"
+
 # The newest small image of a take that is still being denoised.
 ESTIMATE_FILE = "estimate.png"
 
@@ -29,7 +32,7 @@ def take_files(remembers: bool) -> tuple[str, ...]:
 
 def deep_files(output: OutputSettings, frames: int) -> tuple[str, ...]:
     """What a take of so many frames has in more than 8 bits: an image of each frame, or a movie."""
-    return output.files("take", frames)
+    return output.files(SHOT_OF_TAKES, frames)
 
 
 def deep_files_of(request: Mapping[str, Any], frames: int) -> tuple[str, ...]:

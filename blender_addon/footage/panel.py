@@ -94,11 +94,18 @@ class EX4D_PT_footage_options(SidebarPanel, bpy.types.Panel):
         value.enabled = settings.use_offset
         value.prop(settings, "offset", text="Offset")
         layout.prop(settings, "far_limit")
+        if settings.is_deep or settings.bit_depth != "8":
+            layout.prop(settings, "bit_depth")
+            if settings.bit_depth != "8":
+                layout.prop(settings, "input_space", text="", placeholder="Input Space")
+                layout.prop(settings, "working_space", text="", placeholder="Working Space")
         layout.prop(settings, "mask", text="", placeholder="Motion mask: white moves")
         layout.prop(settings, "camera_from", text="")
         if settings.camera_from == "FILE":
             _draw_lens(layout, settings)
             layout.prop(settings, "camera", text="", placeholder="Camera file")
+            if settings.camera:
+                layout.prop(settings, "camera_gaps")
             if settings.depth_from == "ESTIMATOR" and not settings.camera:
                 layout.prop(settings, "use_poses")
         elif settings.camera_from == "SOLVE":

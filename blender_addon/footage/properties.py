@@ -8,10 +8,12 @@ from typing import Any
 import bpy
 
 from ex4d_core.depth_mapping import MAX_OFFSET, MIN_OFFSET
+from ex4d_core.output_settings import MAX_SPACE
 
 from ..jobs.records import JobRecord
 from ..paths import PATH_OPTIONS, from_blend, to_blend
 from ..scenes.depth_preview import FAR_LIMIT_DESCRIPTION, OFFSET_DESCRIPTION
+from .bit_depth import may_be_deep
 from .weights import estimator_items, weights
 
 # How a lens is given; also of the operator that sets the lens of a scene.
@@ -28,6 +30,7 @@ SENSOR_DESCRIPTION = "Longer side of the camera's sensor in millimeters; 36 for 
 
 def _follow_footage(settings: bpy.types.PropertyGroup, _: bpy.types.Context) -> None:
     """Take the depth that lies beside the footage, where none is chosen yet, or else the backend's estimate."""
+    settings.is_deep = bool(settings.footage) and may_be_deep(from_blend(settings.footage))
     depth = guess_depth(from_blend(settings.footage)) if settings.footage and not settings.depth else None
     if depth is not None:
         settings.depth_from, settings.depth = "FILES", to_blend(depth)
@@ -265,6 +268,33 @@ class EX4D_Footage(bpy.types.PropertyGroup):
     sensor_mm: bpy.props.FloatProperty(
         name="Sensor Width", description=SENSOR_DESCRIPTION, default=FULL_FRAME_MM, min=1.0, soft_max=100.0, precision=2
     )
+
+    bit_depth: bpy.props.EnumProperty(
+        name="Bit Depth",
+        description="Colors that the scene keeps, for passes and takes of more than 8 bits",
+        items=(
+            ("8", "8 Bits", "Previews and takes have 8 bits"),
+            ("auto", "Automatic", "Keep half floats where the footage has more than 8 bits"),
+            ("16", "16 Bits", "Keep half floats beside 8 bits; 6 bytes more for each pixel"),
+        ),
+        default="8",
+    )
+    input_space: bpy.props.StringProperty(
+        name="Input Space",
+        description="Color space of the footage, by OpenColorIO's name, such as ACEScg or ARRI LogC4; leave empty for "
+        "what its files say",
+        maxlen=MAX_SPACE,
+    )
+    working_space: bpy.props.StringProperty(
+        name="Working Space",
+        description="Color space of the half floats, such as ACEScg; leave empty for the footage's own",
+        maxlen=MAX_SPACE,
+    )
+    camera_gaps: bpy.props.BoolProperty(
+        name="Fill Camera Gaps",
+        description="Interpolate frames that the camera file has no camera for; otherwise they are refused by name",
+    )
+    is_deep: bpy.props.BoolProperty(description="Whether the footage can have more than 8 bits")
 
 
 class EX4D_Reconstruction(JobRecord, bpy.types.PropertyGroup):

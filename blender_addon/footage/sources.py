@@ -89,6 +89,7 @@ def plan_of(settings: EX4D_Footage, scene: bpy.types.Scene) -> ReconstructionPla
         far_limit=max(1.01, round(settings.far_limit, 4)) if settings.far_limit > 0.0 else None,
         camera_fit=settings.camera_fit,
     )
+    fills_gaps = settings.camera_gaps and settings.camera_from == "FILE" and bool(camera_files)
     how = ReconstructionSettings(
         name=chosen.stem or "footage",
         depth=depth,
@@ -96,7 +97,9 @@ def plan_of(settings: EX4D_Footage, scene: bpy.types.Scene) -> ReconstructionPla
         **(lens_fields(settings) if settings.use_fov and settings.camera_from in ("FILE", "SOLVE") else {}),
         camera_scale=settings.camera_scale if camera_files else 1.0,
         camera_motion=_camera_motion(settings, bool(camera_files), layout == "estimator"),
+        camera_gaps="interpolate" if fills_gaps else "refuse",
         distortion=distortion,
+        **_bit_depth(settings),
     )
     mask_files = picture_files(from_blend(settings.mask), "motion mask") if settings.mask else ()
     return ReconstructionPlan(how, footage, depth_files, camera_files, mask_files)
@@ -108,6 +111,13 @@ def lens_fields(settings: Any) -> dict[str, Any]:
         # Blender keeps 32 bits of a number.
         return {"focal_mm": round(settings.focal_mm, 4), "sensor_mm": round(settings.sensor_mm, 4)}
     return {"fov_degrees": math.degrees(settings.fov)}
+
+
+def _bit_depth(settings: EX4D_Footage) -> dict[str, Any]:
+    """The fields of `ReconstructionSettings` for colours of more than 8 bits; none without."""
+    if settings.bit_depth == "8":
+        return {}
+    return {name: getattr(settings, name).strip() for name in ("bit_depth", "input_space", "working_space")}
 
 
 def _camera_motion(settings: EX4D_Footage, has_file: bool, estimated: bool) -> CameraMotion:

@@ -11,6 +11,7 @@ import bpy
 
 from ..footage.properties import RECONSTRUCTIONS
 from ..jobs.records import own_scenes, records_of
+from ..passes.properties import PASSES
 from ..paths import from_blend, to_blend
 from ..saving import own_paths
 from ..scenes.link import link_of
@@ -23,16 +24,16 @@ Kind = Literal["scenes", "takes"]
 
 @dataclass(frozen=True)
 class UsedFolder:
-    """A scene package or a take that the open file lists or shows; ``kind`` is also the folder that it belongs into."""
+    """A scene, a take or passes that the open file lists or shows; ``kind`` is also the folder that it belongs into."""
 
     folder: Path
     kind: Kind
 
 
 def used_folders() -> list[UsedFolder]:
-    """The folders of all scenes and takes of the open file; those of linked data belong to their own file."""
+    """The folders of all scenes, takes and passes of the open file; those of linked data belong to their own file."""
     found: dict[Path, UsedFolder] = {}
-    kinds: tuple[tuple[str, Kind], ...] = ((TAKES, "takes"), (RECONSTRUCTIONS, "scenes"))
+    kinds: tuple[tuple[str, Kind], ...] = ((TAKES, "takes"), (PASSES, "takes"), (RECONSTRUCTIONS, "scenes"))
     for collection, kind in kinds:
         for _, record in records_of(collection):
             folder = from_blend(record.folder)

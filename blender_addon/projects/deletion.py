@@ -18,6 +18,8 @@ from ..connection.session import session
 from ..errors import reports_errors
 from ..jobs.records import find_copies, own_scenes
 from ..jobs.tracker import can_cancel, tracker
+from ..passes.pass_jobs import FollowedPasses
+from ..passes.properties import PASSES
 from ..paths import from_blend, in_words
 from ..scenes.link import NeedsScene, chosen_scene_object, link_of
 from ..sequencer.strip_api import strips_in
@@ -105,6 +107,35 @@ class EX4D_OT_delete_take_files(DeletesFiles, Operator):
         return found
 
 
+class EX4D_OT_delete_passes_files(DeletesFiles, Operator):
+    """Delete the files of these passes, and their entry in the list; says how many files, and asks."""
+
+    bl_idname = "ex4d.delete_passes_files"
+    bl_label = "Delete Files"
+    bl_options = {"UNDO"}
+
+    key: bpy.props.StringProperty(options={"HIDDEN", "SKIP_SAVE"})
+
+    def consequence(self) -> str:
+        return mark_("The passes leave the list; their node stays in the compositor.")
+
+    def files(self, context: Context) -> Files:
+        record = self._records()[0][1]
+        if can_cancel(record):
+            raise RequestError(f"the passes of {record.label!r} are under way; cancel them first")
+        return _require_files(files_of([from_blend(record.folder)]), from_blend(record.folder))
+
+    def work(self, context: Context) -> None:
+        for blender_scene, record in self._records():
+            tracker.forget(blender_scene, record)
+
+    def _records(self) -> list[tuple[bpy.types.Scene, Any]]:
+        found = find_copies(PASSES, self.key)
+        if not found:
+            raise RequestError("these passes are no longer in the file; nothing was deleted")
+        return found
+
+
 class EX4D_OT_delete_scene_files(DeletesFiles, NeedsScene, Operator):
     """Delete the files of this scene and its mesh; cameras and takes stay. Says how many files, and asks."""
 
@@ -121,7 +152,9 @@ class EX4D_OT_delete_scene_files(DeletesFiles, NeedsScene, Operator):
             raise RequestError(f"{scene_object.name!r} is linked from another file; open that to delete its files")
         digest = link_of(scene_object).digest
         for followed in tracker.followed.values():
-            if isinstance(followed, FollowedTake) and not followed.over and followed.job.request.scene == digest:
+            if not isinstance(followed, FollowedTake | FollowedPasses) or followed.over:
+                continue
+            if followed.job.request.scene == digest:
                 raise RequestError("a take of this scene is under way, and may still have to send it; cancel it first")
         folder = from_blend(link_of(scene_object).folder)
         return _require_files(files_of([folder]), folder)
@@ -174,6 +207,7 @@ def _require_files(files: Files, place: Path) -> Files:
 
 CLASSES = (
     EX4D_OT_delete_take_files,
+    EX4D_OT_delete_passes_files,
     EX4D_OT_delete_scene_files,
     EX4D_OT_delete_old_files,
     EX4D_OT_measure_files,

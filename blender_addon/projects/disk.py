@@ -20,7 +20,7 @@ from ex4d_core.take_files import ALL_TAKE_FILES, ESTIMATE_FILE
 from ..jobs.tracker import tracker
 from ..paths import from_blend, in_words
 from ..scenes.link import link_of
-from ..takes.requests import REQUEST_FILE
+from ..takes.requests import REQUEST_FILE, deep_names
 from .contents import UsedFolder
 from .folders import former_folders, project_folder
 
@@ -55,7 +55,8 @@ def files_of(folders: Iterable[Path]) -> Files:
     for folder in folders:
         if kind_of(folder):
             kept.append(folder)
-            paths += [path for path in sorted(folder.rglob("*")) if _is_known(path, folder)]
+            deep = deep_names(folder)
+            paths += [path for path in sorted(folder.rglob("*")) if _is_known(path, folder, deep)]
     size = 0
     for path in paths:
         with suppress(FileNotFoundError):  # a take under way renames its files meanwhile
@@ -122,18 +123,19 @@ def old_work() -> list[Path]:
             "open it, and delete files in its lists of takes and scenes"
         )
     needed = {from_blend(one.folder, scene.library) for scene in bpy.data.scenes for one in scene.ex4d_takes}
+    needed |= {from_blend(one.folder, scene.library) for scene in bpy.data.scenes for one in scene.ex4d_passes}
     needed |= {from_blend(one.folder, scene.library) for scene in bpy.data.scenes for one in scene.ex4d_reconstructions}
     needed |= {from_blend(link_of(one).folder, one.library) for one in bpy.data.objects if link_of(one).folder}
     needed |= tracker.folders()
     return [one for one in unsaved_work() if one not in needed]
 
 
-def _is_known(path: Path, folder: Path) -> bool:
+def _is_known(path: Path, folder: Path, deep: frozenset[str]) -> bool:
     """Whether a file in a scene's or a take's folder is the add-on's, or a proxy of it that Blender made."""
     if is_link(path) or not path.is_file():
         return False
     if path.relative_to(folder).parts[0] == _PROXIES:
         return True
     name = path.name.removesuffix(".partial")
-    known = name in (*PACKAGE_FILES, *_TAKE_NAMES) or _FRAME.fullmatch(name) is not None
+    known = name in (*PACKAGE_FILES, *_TAKE_NAMES, *deep) or _FRAME.fullmatch(name) is not None
     return path.parent == folder and known

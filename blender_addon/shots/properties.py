@@ -12,6 +12,7 @@ from typing import Any
 
 import bpy
 
+from ex4d_core.output_settings import MAX_SPACE
 from ex4d_core.render_settings import MAX_SAMPLES, RenderSettings
 
 from ..blender_types import BlenderScene
@@ -32,6 +33,9 @@ _SETTINGS = (
     "occlusion",
     "memory",
     "samples",
+    "output_space",
+    "use_motion",
+    "use_exr",
 )
 DEFAULT_LABEL = "take"
 
@@ -141,6 +145,18 @@ class EX4D_Shot(bpy.types.PropertyGroup):
         default=RenderSettings().samples,
         min=1,
         max=MAX_SAMPLES,
+    )
+    output_space: bpy.props.StringProperty(
+        name="Output Space",
+        description="Color space of EXR files, by OpenColorIO's name, such as ACEScg; leave empty for the scene's own",
+        maxlen=MAX_SPACE,
+    )
+    use_motion: bpy.props.BoolProperty(
+        name="Motion Vectors",
+        description="Passes also have the motion of the new camera, in pixels, to the next frame and the one before",
+    )
+    use_exr: bpy.props.BoolProperty(
+        name="Takes as EXR", description="Takes also come as EXR files in half floats, beside their frames of 8 bits"
     )
     final: bpy.props.PointerProperty(description="Settings for final takes of the shot", type=EX4D_Final)
 

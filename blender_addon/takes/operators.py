@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
+from ex4d_core.output_settings import OutputSettings
 from ex4d_core.shot import EngineName, PreviewSettings
 from ex4d_core.wan_settings import WanSettings
 
@@ -27,7 +28,7 @@ from ..shots.properties import EX4D_Shot, active_shot, key_of
 from ..shots.source_time import source_frames_of
 from ..views.images import open_image
 from .properties import TAKES, EX4D_Take, active_take, newest_take
-from .requests import build_request, shot_range
+from .requests import build_request, file_stem, shot_range
 from .restore import restore_take
 from .results import show_result
 from .take_jobs import ESTIMATE_IMAGE, forget_take, place_take, retry_take, send_take
@@ -68,6 +69,9 @@ class _SendsTake(AsksForProjectFolder, NeedsShot):
             samples=shot.samples,
             cuts=shot_cuts(context, frame_start, frame_end),
         )
+        if shot.use_exr and scene.manifest.is_deep:
+            output = OutputSettings(format="exr", output_space=shot.output_space)
+            request = replace(request, output=output.named(file_stem(shot.label)))
         if mismatch := camera_mismatch(context):
             self.report({"WARNING"}, mismatch.text)
         for wan in self.settings(shot):

@@ -16,7 +16,9 @@ from ex4d_core.cameras import CameraError
 from ex4d_core.durable_files import put_in_place, sync_folder
 from ex4d_core.errors import RequestError
 from ex4d_core.message_base import MAX_HEADER_BYTES
+from ex4d_core.passes import PassesRequest
 from ex4d_core.plain_text import plain_line
+from ex4d_core.reconstruction import request_from_wire
 from ex4d_core.render_settings import RenderSettings
 from ex4d_core.scene import Scene
 from ex4d_core.shot import EngineName, PreviewSettings, ShotRequest
@@ -134,9 +136,7 @@ def whole_range(scene: bpy.types.Scene, scene_object: bpy.types.Object) -> tuple
 def new_take_folder(label: str) -> Path:
     """A fresh folder for a take: //takes/LABEL_N beside a saved .blend, else in the project folder."""
     parent = work_folder() / "takes"
-    # File systems allow 255 bytes, and a letter may take four.
-    stem = re.sub(r"[^\w-]+", "_", label)[:_STEM_LETTERS].strip("_") or "take"
-    number = 1
+    stem, number = file_stem(label), 1
     while True:
         folder = parent / f"{stem}_{number}"
         try:
@@ -148,8 +148,14 @@ def new_take_folder(label: str) -> Path:
             number += 1
 
 
-def save_request(folder: Path, request: ShotRequest) -> None:
-    """Keep a request beside its take, in case Blender is closed before the backend has it."""
+def file_stem(label: str) -> str:
+    """A label as the beginning of a file's name."""
+    # File systems allow 255 bytes, and a letter may take four.
+    return re.sub(r"[^\w-]+", "_", label)[:_STEM_LETTERS].strip("_") or "take"
+
+
+def save_request(folder: Path, request: ShotRequest | PassesRequest) -> None:
+    """Keep a request beside its take or passes, in case Blender is closed before the backend has it."""
     partial = folder / f"{REQUEST_FILE}.partial"
     partial.write_bytes(msgpack.packb(request.to_wire()) or b"")
     put_in_place(partial, folder / REQUEST_FILE)
@@ -184,6 +190,17 @@ def load_request(folder: Path) -> ShotRequest:
     except (OSError, ValueError, msgpack.UnpackException) as error:
         text = f"cannot read the request of the take, {path}: {error}; restore the file, or send a new take"
         raise RequestError(text) from error
+
+
+def deep_names(folder: Path) -> frozenset[str]:
+    """Names of the files of more than 8 bits that a folder's request makes, of a take or of passes."""
+    try:
+        request = request_from_wire(msgpack.unpackb(read_request(folder)))
+    except (OSError, ValueError, msgpack.UnpackException):
+        return frozenset()
+    if isinstance(request, PassesRequest):
+        return frozenset(request.files)
+    return frozenset(request.deep_files) if isinstance(request, ShotRequest) else frozenset()
 
 
 def arithmetic_used(path: Path) -> str:

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import msgpack
 
+from ex4d_core.errors import RequestError
 from ex4d_core.job_status import FINAL_STATES, JobDetails, JobEvent, JobStatus
 from ex4d_core.messages import MAX_EVENTS, MAX_JOBS
-from ex4d_core.reconstruction import ReconstructionRequest, request_from_wire
-from ex4d_core.shot import RequestError, ShotRequest
+from ex4d_core.reconstruction import AnyRequest, request_from_wire
 
 # The last column is the number of queued jobs of the same owner before this one.
 _STATUS = """
@@ -107,7 +107,7 @@ class JobQueries:
         return self._db.execute("SELECT 1 FROM jobs WHERE state = 'queued' LIMIT 1").fetchone() is not None
 
 
-def stored_request(data: object) -> ShotRequest | ReconstructionRequest:
+def stored_request(data: object) -> AnyRequest:
     """The request of a row.
 
     Raises:

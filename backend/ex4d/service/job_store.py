@@ -22,10 +22,9 @@ from ex4d.service.job_migrations import SCHEMA, SCHEMA_VERSION, migrate
 from ex4d.service.job_queries import JobQueries, stored_request
 from ex4d.service.job_tidying import JobTidying
 from ex4d.service.settings import ServiceError
-from ex4d_core.errors import Ex4dError
+from ex4d_core.errors import Ex4dError, RequestError
 from ex4d_core.job_status import FINAL_STATES, MAX_REASON, JobStatus
-from ex4d_core.reconstruction import ReconstructionRequest
-from ex4d_core.shot import RequestError, ShotRequest
+from ex4d_core.reconstruction import AnyRequest
 from ex4d_core.stages import NO_ROOM_STAGE
 
 # Marks the file as ours ("EX4D"), so that another program's database is never touched.
@@ -65,7 +64,7 @@ class Claim:
 class ClaimedJob(Claim):
     """A claim, what to do, and for whom."""
 
-    request: ShotRequest | ReconstructionRequest
+    request: AnyRequest
     owner: str = ""
 
 
@@ -154,7 +153,7 @@ class JobStore(JobQueries, JobTidying):
     def submit(
         self,
         key: str,
-        request: ShotRequest | ReconstructionRequest,
+        request: AnyRequest,
         needs: Sequence[str],
         limit_bytes: float = float("inf"),
         *,

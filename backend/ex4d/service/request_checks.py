@@ -1,4 +1,4 @@
-"""`RequestChecks`: whether a shot or a reconstruction that a client asks for can be computed from what is here."""
+"""`RequestChecks`: whether a shot, passes or a scene that a client asks for can be computed from what is here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 from ex4d.service.blob_store import BlobStore
 from ex4d.service.refusals import Refusal
 from ex4d.service.uploads import Uploads
-from ex4d_core.reconstruction import ReconstructionRequest, request_from_wire
+from ex4d_core.passes import PassesRequest
+from ex4d_core.reconstruction import AnyRequest, request_from_wire
 from ex4d_core.scene_manifest import MAX_MANIFEST_BYTES, SceneManifest, is_sha256
 from ex4d_core.shot import ShotRequest
 
@@ -27,12 +28,13 @@ class RequestChecks:
         """Of a user's blobs and uploads."""
         self._blobs, self._uploads = blobs, uploads
 
-    def job(self, values: dict[str, Any]) -> tuple[ShotRequest | ReconstructionRequest, list[str]]:
-        """A checked request of either kind, and the hashes of the blobs that it needs, which are all here."""
+    def job(self, values: dict[str, Any]) -> tuple[AnyRequest, list[str]]:
+        """A checked request of any kind, and the hashes of the blobs that it needs, which are all here."""
         request = request_from_wire(values)
-        if isinstance(request, ShotRequest):
-            manifest = self._manifest(request)
-            parts = manifest.files_for(deep=request.draws_deep)
+        if isinstance(request, ShotRequest | PassesRequest):
+            shot = request.shot if isinstance(request, PassesRequest) else request
+            manifest = self._manifest(shot)
+            parts = manifest.files_for(deep=shot.draws_deep)
             return request, [request.scene, *(manifest.files[part].sha256 for part in parts)]
         for file in request.files:
             size = self._blobs.size(file.sha256)

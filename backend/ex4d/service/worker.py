@@ -39,6 +39,7 @@ from ex4d.service.settings import ServiceSettings
 from ex4d.service.stored_inputs import open_scene, scene_inputs, verify_inputs
 from ex4d.service.users import user_folder
 from ex4d_core.errors import is_expected, user_message
+from ex4d_core.passes import PassesRequest
 from ex4d_core.reconstruction import ReconstructionRequest
 from ex4d_core.stages import StageDetails
 from ex4d_core.wan_settings import LACKING_FP8, LACKING_FP8_ATTENTION, WanPreset
@@ -148,10 +149,17 @@ def run_job(
 
             reconstruct_sent(job.request, blobs, device=Devices.parse(device).first, **where)
         else:
-            deep = job.request.draws_deep
-            scene = open_scene(blobs, job.request.scene, deep=deep)
+            passes = job.request if isinstance(job.request, PassesRequest) else None
+            shot = job.request.shot if isinstance(job.request, PassesRequest) else job.request
+            deep = shot.draws_deep
+            scene = open_scene(blobs, shot.scene, deep=deep)
             verify_inputs(blobs, scene_inputs(scene, deep=deep), sink.progress)
-            runner(scene, job.request, device=device, **where)
+            if passes is None:
+                runner(scene, shot, device=device, **where)
+            else:
+                from ex4d.service.passes_job import render_passes
+
+                render_passes(scene, passes, device=Devices.parse(device).first, **where)
     except ClaimLost as lost:
         end = partial(log.info, "%s; dropped", lost)
     # Engines may raise anything, and other jobs must run.
