@@ -66,6 +66,7 @@ def generate_take(
     finished: Sequence[Path] = (),
     state: EngineState | None = None,
     note: Callable[[str], None] = lambda text: None,
+    render: Callable[..., Iterator[RenderedFrame]] = render_shot,
 ) -> None:
     """Generate every frame and file of a take.
 
@@ -81,6 +82,7 @@ def generate_take(
         finished: the first frames, where an interrupted take has them already; they are not made again.
         state: the engine's, of that take and for the next interruption.
         note: called with sentences about what the user should know of the shot.
+        render: yields the frames that the engine repaints, as `render_shot` does; others may compute them.
 
     Raises:
         RequestError: the request does not fit the scene or this backend.
@@ -139,7 +141,7 @@ def generate_take(
         state = state and StateAfterFrames(state, files)
         # Several devices are for the engine; the first one renders.
         how = {"source_frames": start.shown, "machine": machine}
-        rendered = render_shot(scene, start.camera, settings, **how, device=Devices.parse(device).first, note=note)
+        rendered = render(scene, start.camera, settings, **how, device=Devices.parse(device).first, note=note)
         shown = from_source_frame(rendered, scene, start)
         told = partial(start_note, start, request.wan, len(places))
         recorded = _recorded(shown, start.hidden, movies, told, note)
@@ -172,6 +174,19 @@ def generate_take(
     announce()
     for name in names:
         sink.file(name, work_folder / name)
+
+
+def render_part(
+    scene: Scene, request: ShotRequest, part: range, *, device: str, machine: MachineSettings | None = None
+) -> Iterator[RenderedFrame]:
+    """The frames that `generate_take` renders for a part of a take, hidden ones before its first counted, too.
+
+    Args:
+        device: as in `generate_take`.
+    """
+    start = shot_start(scene, request)
+    how = {"source_frames": start.shown, "machine": machine, "device": Devices.parse(device).first}
+    return render_shot(scene, start.camera, request.settled_render, **how, part=part)
 
 
 def _finished_image(path: Path, request: ShotRequest) -> np.ndarray:
