@@ -111,7 +111,8 @@ class ClusterWorker:
         """Compute a job, and yield what comes of it."""
         job = self._jobs[name]
         threading.Thread(target=self._compute, args=(job,), name="job", daemon=True).start()
-        yield from iter(job.events.get, None)
+        while (event := job.events.get()) is not None:
+            yield event
 
     def stop(self, name: str) -> None:
         """Have a job stop at its next progress."""
