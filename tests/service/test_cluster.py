@@ -9,8 +9,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from campaigns.ray_nodes import RayNodes
 
+from campaigns.ray_nodes import RayNodes
 from ex4d_core.messages import Hello
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="workers on a cluster need the extra cluster")
@@ -124,4 +124,3 @@ def test_a_cancelled_job_stops_and_its_worker_takes_the_next(start_on_cluster, c
     assert wire.cancel(job).state == "cancelled"
     assert wire.finish(wire.submit(shot("good")))[0].state == "done"
     assert nodes.workers() == workers, "it need not load its models again"
-

@@ -23,15 +23,14 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import ray
 import ray.exceptions
 
 from ex4d.machine import MachineSettings
 from ex4d.service.cluster_place import Cluster, ClusterPlace, VersionError, why_lost
+from ex4d.service.cluster_rules import resources_of, room_of
 from ex4d.service.job_execution import Report, WorkerLost, work
 from ex4d.service.processes import start_child
 from ex4d.service.settings import ServiceSettings
@@ -39,23 +38,8 @@ from ex4d_core.errors import user_message
 
 log = logging.getLogger("ex4d.service.cluster_driver")
 
-GPU_MEMORY = "gpu_memory_gb"
 # How often nodes that come and go are looked for.
 _LOOK_SECONDS = 1.0
-
-
-def resources_of(settings: ServiceSettings) -> dict[str, Any]:
-    """What Ray reserves for a worker, as options of an actor."""
-    memory = {GPU_MEMORY: settings.cluster_gpu_memory} if settings.cluster_gpu_memory else {}
-    if settings.cluster_cores:
-        return {"num_cpus": settings.cluster_cores, "resources": memory}
-    return {"num_cpus": 0, "num_gpus": 1, "resources": memory}
-
-
-def room_of(node: Mapping[str, float], resources: Mapping[str, Any]) -> int:
-    """How many workers a node's resources are enough for."""
-    wanted = {"CPU": resources["num_cpus"], "GPU": resources.get("num_gpus", 0), **resources["resources"]}
-    return min(int(node.get(name, 0) / amount) for name, amount in wanted.items() if amount)
 
 
 class _Worker:

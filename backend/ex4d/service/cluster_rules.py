@@ -1,6 +1,7 @@
-"""Where a shot goes in a cluster: to a worker that holds its models already, if waiting for it is shorter than loading.
+"""Where a cluster's workers and shots go: what a worker takes of a node, and which shots wait for a warm worker.
 
-A rule of a few lines, so that it can be simulated: a shot waits for a warm worker only while all of these hold
+A shot goes to a worker that holds its models already, if waiting for it is shorter than loading. The rule has a few
+lines, so that it can be simulated: a shot waits only while all of these hold
 
     no worker that is free holds its models (it would take it)
     the time to load them is known, from when they were loaded before
@@ -11,9 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from ex4d.service.settings import ServiceSettings
 from ex4d_core.reconstruction import ReconstructionRequest
 from ex4d_core.shot import ShotRequest
+
+# A resource of nodes, which whoever starts Ray there declares.
+GPU_MEMORY = "gpu_memory_gb"
 
 
 @dataclass(frozen=True)
@@ -56,3 +62,17 @@ def waits_for_warm(models: str, held: str, others: Iterable[Busy], load_seconds:
 def seconds_left(elapsed: float, done: int, total: int) -> float:
     """Until a stage is over, at the pace so far; infinity before its first step is done."""
     return elapsed * (total - done) / done if done > 0 else float("inf")
+
+
+def resources_of(settings: ServiceSettings) -> dict[str, Any]:
+    """What Ray reserves for a worker, as options of an actor."""
+    memory = {GPU_MEMORY: settings.cluster_gpu_memory} if settings.cluster_gpu_memory else {}
+    if settings.cluster_cores:
+        return {"num_cpus": settings.cluster_cores, "resources": memory}
+    return {"num_cpus": 0, "num_gpus": 1, "resources": memory}
+
+
+def room_of(node: Mapping[str, float], resources: Mapping[str, Any]) -> int:
+    """How many workers a node's resources are enough for."""
+    wanted = {"CPU": resources["num_cpus"], "GPU": resources.get("num_gpus", 0), **resources["resources"]}
+    return min(int(node.get(name, 0) / amount) for name, amount in wanted.items() if amount)
