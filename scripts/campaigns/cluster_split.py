@@ -23,11 +23,10 @@ from ex4d_core.remote_take import RemoteTake
 from ex4d_core.scene import Scene, SceneWriter
 from ex4d_core.scene_manifest import SceneManifest
 from ex4d_core.shot import ShotRequest
+from ex4d_core.take_files import REQUEST_FILE
 
 _NODES = 4
 _WIDTH, _HEIGHT, _FOCAL = 256, 144, 240.0
-# Files that say when and where they were made.
-_TELL_PLACES = ("take.json",)
 
 
 def run(seed: int, count: int) -> Outcome:
@@ -47,7 +46,8 @@ def run(seed: int, count: int) -> Outcome:
             seconds["four"] = _take(service, folder / "four", scene, request, outcome, workers=_NODES)
         one, four = (sorted((folder / name / "take").iterdir()) for name in ("one", "four"))
         outcome.require([path.name for path in one] == [path.name for path in four], "they have other files")
-        compared = [pair for pair in zip(one, four, strict=False) if pair[0].name not in _TELL_PLACES]
+        # All but what says when and where it was made.
+        compared = [pair for pair in zip(one, four, strict=False) if pair[0].name != REQUEST_FILE]
         for mine, theirs in compared:
             outcome.require(mine.read_bytes() == theirs.read_bytes(), f"{mine.name} differs")
     outcome.figures = {

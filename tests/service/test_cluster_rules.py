@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import heapq
 import random
-import threading
 from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 import pytest
 
-from ex4d.pipeline.render import render_shot
-from ex4d.pipeline.take import generate_take, render_part
+from ex4d.pipeline.take import PartRenderer, generate_take
 from ex4d.service.cluster_cache import NodeCache
 from ex4d.service.cluster_places import ClusterPlaces
 from ex4d.service.cluster_ranges import RangesToRender, SharedShot, ranges_of
@@ -32,6 +30,7 @@ from ex4d_core.errors import RequestError
 from ex4d_core.scene import SceneWriter, sha256_of
 from ex4d_core.scene_manifest import SceneManifest
 from ex4d_core.shot import ShotRequest
+from ex4d_core.take_files import REQUEST_FILE
 from ex4d_core.wan_settings import wan_preset
 
 LOAD = {"A": 120.0, "B": 120.0}
@@ -213,22 +212,17 @@ def test_a_take_whose_frames_others_have_rendered_is_equal_bit_for_bit(ball, tmp
         if shared.is_for_owner(number):
             rendering.supply(number, None)
         while (taken := shared.take()) is not None:
-            threading.Thread(target=help_with, args=(taken,)).start()
+            helped.append(taken)
+            rendering.supply(taken, list(helper.frames(range(*shared.frames(taken)))))
 
-    def help_with(number):
-        helped.append(number)
-        rendering.supply(number, list(render_part(scene, request, range(*shared.frames(number)), device="cpu")))
-
-    helped = []
-    rendering = RangesToRender(render_shot, ranges, want)
+    helped, helper = [], PartRenderer(scene, request, device="cpu")
+    rendering = RangesToRender(ranges, want)
     generate_take(scene, request, device="cpu", sink=together, work_folder=tmp_path / "work", render=rendering)
     assert helped == [1, 2]
     assert together.found.keys() == alone.found.keys()
     for name, content in alone.found.items():
-        assert name == "take.json" or together.found[name] == content, name
+        assert name == REQUEST_FILE or together.found[name] == content, name
 
 
-def test_shots_with_the_clips_memory_and_short_ones_are_not_shared(ball, shot):
-    _, request = ball
-    assert ranges_of(replace(request, render=replace(request.render, remember=True))) == ()
-    assert ranges_of(shot()) == ()
+def test_short_shots_and_finals_are_not_shared(ball, shot):
+    assert ranges_of(shot()) == ranges_of(replace(ball[1], engine="wan")) == ()

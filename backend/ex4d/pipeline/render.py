@@ -53,6 +53,7 @@ def render_shot(
     deep: bool = False,
     note: Callable[[str], None] = lambda text: None,
     part: range | None = None,
+    memory: ClipMemory | None = None,
 ) -> Iterator[RenderedFrame]:
     """Render a camera path through a scene.
 
@@ -65,6 +66,7 @@ def render_shot(
         deep: also render the scene's deep colours.
         note: called with sentences about what the user should know of the clip's memory.
         part: frames to render; they are the same as where all of them are rendered. All by default.
+        memory: the clip's, from an earlier part of the same shot.
 
     Raises:
         SceneError: the scene has no deep colours.
@@ -79,8 +81,7 @@ def render_shot(
     if deep:
         settings = settings_for_deep_colors(settings)
     rasterizer = create_rasterizer(settings.rasterizer, device, settings.licence, machine)
-    memory = None
-    if settings.remember:
+    if settings.remember and memory is None:
         memory = ClipMemory(scene, settings, device=device, machine=machine, note=note)
     pixels = max(manifest.width * manifest.height, camera.width * camera.height)
     drawn = min(STRIP_SAMPLES, camera.width * camera.height * settings.samples**2)

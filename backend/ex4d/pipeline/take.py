@@ -18,6 +18,7 @@ from ex4d.generation import EngineState, GenerationProgress, create_engine
 from ex4d.generation.frame_strides import fill_between, generated_places
 from ex4d.machine import MachineSettings
 from ex4d.media import BackgroundVideoWriter, Sound, VideoWriter, read_png, read_png_metadata, sound_of
+from ex4d.pipeline.clip_memory import ClipMemory
 from ex4d.pipeline.frame_files import FrameFiles, StateAfterFrames, write_for_sink
 from ex4d.pipeline.keep_seen import FootageKeeper, gains_of_frame
 from ex4d.pipeline.provenance import MADE_BY, generated_at, made_by
@@ -176,17 +177,20 @@ def generate_take(
         sink.file(name, work_folder / name)
 
 
-def render_part(
-    scene: Scene, request: ShotRequest, part: range, *, device: str, machine: MachineSettings | None = None
-) -> Iterator[RenderedFrame]:
-    """The frames that `generate_take` renders for a part of a take, hidden ones before its first counted, too.
+class PartRenderer:
+    """Renders parts of a take, in any order, as `generate_take` renders all of it."""
 
-    Args:
-        device: as in `generate_take`.
-    """
-    start = shot_start(scene, request)
-    how = {"source_frames": start.shown, "machine": machine, "device": Devices.parse(device).first}
-    return render_shot(scene, start.camera, request.settled_render, **how, part=part)
+    def __init__(self, scene: Scene, request: ShotRequest, *, device: str, machine: MachineSettings | None = None):
+        """Args are those of `generate_take`."""
+        start, settings = shot_start(scene, request), request.settled_render
+        how = {"machine": machine, "device": Devices.parse(device).first}
+        memory = ClipMemory(scene, settings, **how) if settings.remember else None
+        how |= {"source_frames": start.shown, "memory": memory}
+        self._render = partial(render_shot, scene, start.camera, settings, **how)
+
+    def frames(self, part: range) -> Iterator[RenderedFrame]:
+        """Some frames, hidden ones before the take's first counted, too."""
+        return self._render(part=part)
 
 
 def _finished_image(path: Path, request: ShotRequest) -> np.ndarray:

@@ -41,9 +41,9 @@ from ex4d.service.refusals import refusal_for
 from ex4d.service.stored_inputs import open_scene
 from ex4d_core import __version__
 from ex4d_core.reconstruction import request_from_wire
-from ex4d_core.scene import Scene
 
 if TYPE_CHECKING:
+    from ex4d.pipeline.take import PartRenderer
     from ex4d.raster import RenderedFrame
 
 log = logging.getLogger("ex4d.service.cluster_actor")
@@ -126,12 +126,13 @@ class ClusterWorker:
 
     def render(self, name: str, first: int, end: int) -> list[RenderedFrame]:
         """Some frames of a shot whose owner is another worker."""
-        from ex4d.pipeline.take import render_part
+        from ex4d.pipeline.take import PartRenderer
 
         job = self._jobs[name]
-        where = {"device": self._device, "machine": self._machine}
-        job.scene = job.scene or open_scene(job.blobs, job.request.scene)
-        return list(render_part(job.scene, job.request, range(first, end), **where))
+        if job.renderer is None:
+            scene, where = open_scene(job.blobs, job.request.scene), {"device": self._device, "machine": self._machine}
+            job.renderer = PartRenderer(scene, job.request, **where)
+        return list(job.renderer.frames(range(first, end)))
 
     def forget(self, name: str) -> None:
         """Let go of a job, and of its files here."""
@@ -143,10 +144,7 @@ class ClusterWorker:
         try:
             more = {}
             if job.order.ranges:
-                from ex4d.pipeline.render import render_shot
-
-                want = partial(_want, job)
-                job.ranges = more["render"] = RangesToRender(render_shot, job.order.ranges, want)
+                job.ranges = more["render"] = RangesToRender(job.order.ranges, partial(_want, job))
             compute_here(job.request, job.blobs, self._runner, **where, **more)
         except ClaimLost:
             pass
@@ -169,7 +167,7 @@ class _Job:
         self.order, self.request = order, request_from_wire(order.request)
         self.events: queue.Queue[_Event | None] = queue.Queue(_WAITING)
         self.ranges: RangesToRender | None = None
-        self.scene: Scene | None = None
+        self.renderer: PartRenderer | None = None
         self._stopped, self._stage, self._told = threading.Event(), "", 0.0
         self.shared = _is_here(order)
         self.inputs: JobInputs | None = None if self.shared else cache.begin_job()

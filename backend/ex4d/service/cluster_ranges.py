@@ -3,15 +3,19 @@
 One worker, the owner, runs the job: it fills, encodes and delivers all frames in order, since that depends on the
 frames before. Rendering does not (see `ex4d.pipeline.render`), and takes most of the time: idle workers with the same
 kind of device render ranges ahead of the owner, which renders itself whatever nobody else has begun. So every file is
-bit-equal to one worker's. Shots with the clip's memory are not shared: each worker would compute its key frames.
+bit-equal to one worker's. With the clip's memory each worker draws the key frames of the windows that it renders.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ex4d_core.cameras import CameraPath
+from ex4d_core.render_settings import RenderSettings
+from ex4d_core.scene import Scene
 from ex4d_core.shot import ShotRequest
 
 if TYPE_CHECKING:
@@ -32,7 +36,7 @@ def ranges_of(request: ShotRequest) -> tuple[int, ...]:
     Only previews are: in the engine wan rendering is a small part, and such a shot may have hidden frames.
     """
     camera, frames = request.camera, len(request.camera)
-    if request.engine != "preview" or request.settled_render.remember:
+    if request.engine != "preview":
         return ()
     length = max(1, min(_MOST_FRAMES, int(_RANGE_BYTES // (camera.width * camera.height * _BYTES_PER_PIXEL))))
     return (*range(0, frames, length), frames) if frames >= 2 * length else ()
@@ -93,11 +97,14 @@ class SharedShot:
 class RangesToRender:
     """The owner's `render_shot`: asks for each range in turn, and renders it or takes what a helper has rendered."""
 
-    def __init__(
-        self, render: Callable[..., Iterator[RenderedFrame]], ranges: Sequence[int], want: Callable[[int], None]
-    ):
-        """Args: ``want`` is called with the number of the range that is needed next, and may raise to stop."""
-        self._render, self._ranges, self._want = render, ranges, want
+    def __init__(self, ranges: Sequence[int], want: Callable[[int], None]):
+        """Without any frame.
+
+        Args:
+            ranges: see `ranges_of`.
+            want: called with the number of the range that is needed next; may raise to stop.
+        """
+        self._ranges, self._want = ranges, want
         self._supplied: dict[int, list[RenderedFrame] | None] = {}
         self._came = threading.Condition()
         self._stopped = False
@@ -114,8 +121,16 @@ class RangesToRender:
             self._stopped = True
             self._came.notify_all()
 
-    def __call__(self, *arguments: Any, **options: Any) -> Iterator[RenderedFrame]:
+    def __call__(
+        self, scene: Scene, camera: CameraPath, settings: RenderSettings, **options: Any
+    ) -> Iterator[RenderedFrame]:
         """Frames as `ex4d.pipeline.render.render_shot` yields them."""
+        from ex4d.pipeline.clip_memory import ClipMemory
+        from ex4d.pipeline.render import render_shot
+
+        where = {name: options[name] for name in ("device", "machine")}
+        memory = ClipMemory(scene, settings, **where) if settings.remember else None
+        render = partial(render_shot, scene, camera, settings, **options, memory=memory)
         for number in range(len(self._ranges) - 1):
             self._want(number)
             with self._came:
@@ -124,4 +139,4 @@ class RangesToRender:
             if self._stopped:
                 self._want(number)  # which raises
             part = range(self._ranges[number], self._ranges[number + 1])
-            yield from self._render(*arguments, **options, part=part) if frames is None else frames
+            yield from render(part=part) if frames is None else frames
