@@ -15,7 +15,7 @@ import numpy as np
 
 from campaigns.outcome import Outcome
 from campaigns.ray_nodes import RayNodes
-from campaigns.service import PATIENCE, Service, connected, workplace
+from campaigns.service import PATIENCE, ROOT, Service, connected, workplace
 from ex4d_core.cameras import CameraPath, intrinsics_matrix
 from ex4d_core.messages import Hello
 from ex4d_core.remote_job import JobState
@@ -85,7 +85,7 @@ class _Nodes(RayNodes):
     """Four nodes of one core."""
 
     def __init__(self, folder: Path):
-        super().__init__(folder)
+        super().__init__(folder, ROOT / "scripts")
         os.environ.update(self.environment)
         for _ in range(_NODES):
             self.add()
