@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import platformdirs
 import psutil
 
 ROOT = Path(__file__).parents[2]
@@ -41,6 +42,8 @@ class RayNodes:
             "RAY_AUTH_TOKEN": _TOKEN,
             "RAY_USAGE_STATS_ENABLED": "0",
             "XDG_CACHE_HOME": str(folder),
+            # Compiled kernels are the machine's.
+            "WARP_CACHE_PATH": os.environ.get("WARP_CACHE_PATH") or platformdirs.user_cache_dir("warp", "NVIDIA"),
         }
         self._log = open(folder / "ray_nodes.log", "ab")  # noqa: SIM115 - until `stop`
         self._process = subprocess.Popen(

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from campaigns.ray_nodes import RayNodes
 
+from campaigns.ray_nodes import RayNodes
 from ex4d_core.messages import Hello
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="workers on a cluster need the extra cluster")

@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ex4d_core.cameras import CameraPath
 from ex4d_core.render_settings import RenderSettings
@@ -139,4 +142,10 @@ class RangesToRender:
             if self._stopped:
                 self._want(number)  # which raises
             part = range(self._ranges[number], self._ranges[number + 1])
-            yield from render(part=part) if frames is None else frames
+            yield from render(part=part) if frames is None else map(_writable, frames)
+
+
+def _writable(frame: RenderedFrame) -> RenderedFrame:
+    """A frame with arrays of its own: those from the object store can only be read."""
+    values = {one.name: getattr(frame, one.name) for one in fields(frame)}
+    return replace(frame, **{name: value.copy() for name, value in values.items() if isinstance(value, np.ndarray)})
