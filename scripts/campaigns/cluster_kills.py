@@ -11,6 +11,7 @@ import random
 import time
 from collections import Counter
 from contextlib import closing, suppress
+from pathlib import Path
 
 import psutil
 
@@ -69,7 +70,7 @@ def run(seed: int, count: int) -> Outcome:
 class _Cluster:
     """Nodes that are replaced when they are killed."""
 
-    def __init__(self, folder):
+    def __init__(self, folder: Path):
         self.nodes = RayNodes(folder, ROOT / "scripts")
         os.environ.update(self.nodes.environment)
         self._running = [self.nodes.add() for _ in range(_NODES)]

@@ -6,10 +6,12 @@ The nodes see nothing of the service's files, as if they were other machines.
 from __future__ import annotations
 
 import os
+import re
 import time
 from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -35,15 +37,18 @@ def run(seed: int, count: int) -> Outcome:
     with workplace() as folder:
         scene = _write_scene(folder / "scene", count, seed)
         request = ShotRequest(scene.digest, _orbit(count), label="split")
-        runner = {"runner": "ex4d.pipeline.take:generate_take"}
+        runner: dict[str, Any] = {"runner": "ex4d.pipeline.take:generate_take"}
         seconds = {}
         (folder / "one").mkdir()
         seconds["one"] = _take(Service(folder / "one", **runner), folder / "one", scene, request, outcome)
         with closing(_Nodes(folder)) as nodes:
             (folder / "four").mkdir()
-            place = {"cluster": nodes.address, "cluster_cores": 1, "cluster_shared": False}
+            place: dict[str, Any] = {"cluster": nodes.address, "cluster_cores": 1, "cluster_shared": False}
             service = Service(folder / "four", **place, **runner)
             seconds["four"] = _take(service, folder / "four", scene, request, outcome, workers=_NODES)
+        log = (folder / "four" / "data" / "logs" / "cluster.log").read_text()
+        helped = len(re.findall(r"frames \d+ to \d+ of job", log))
+        outcome.require(helped > 0, "no range was rendered by another worker")
         one, four = (sorted((folder / name / "take").iterdir()) for name in ("one", "four"))
         outcome.require([path.name for path in one] == [path.name for path in four], "they have other files")
         # All but what says when and where it was made.
@@ -52,6 +57,7 @@ def run(seed: int, count: int) -> Outcome:
             outcome.require(mine.read_bytes() == theirs.read_bytes(), f"{mine.name} differs")
     outcome.figures = {
         "frames": count,
+        "ranges by others": helped,
         "files compared": len(compared),
         **{f"seconds with {name}": round(value, 1) for name, value in seconds.items()},
         **outcome.figures,

@@ -41,6 +41,7 @@ from ex4d.service.refusals import refusal_for
 from ex4d.service.stored_inputs import open_scene
 from ex4d_core import __version__
 from ex4d_core.reconstruction import request_from_wire
+from ex4d_core.shot import ShotRequest
 
 if TYPE_CHECKING:
     from ex4d.pipeline.take import PartRenderer
@@ -129,6 +130,7 @@ class ClusterWorker:
         from ex4d.pipeline.take import PartRenderer
 
         job = self._jobs[name]
+        assert isinstance(job.request, ShotRequest), "only shots have ranges"
         if job.renderer is None:
             scene, where = open_scene(job.blobs, job.request.scene), {"device": self._device, "machine": self._machine}
             job.renderer = PartRenderer(scene, job.request, **where)

@@ -45,7 +45,7 @@ from ex4d_core.reconstruction import ReconstructionRequest
 from ex4d_core.stages import LOAD_STAGE, StageDetails, stage_and_eta
 
 if TYPE_CHECKING:
-    from ex4d.service.job_execution import JobSink
+    from ex4d.pipeline.take import TakeSink
 
 log = logging.getLogger("ex4d.service.cluster_driver")
 
@@ -196,7 +196,7 @@ class ClusterPlace:
             return Busy(self.held, 0.0)
         return Busy(self._loading or self.held, max(self._left - (time.monotonic() - self._since), 0.0))
 
-    def compute(self, job: ClaimedJob, blobs: BlobStore, *, sink: JobSink, folder: Path) -> None:
+    def compute(self, job: ClaimedJob, blobs: BlobStore, *, sink: TakeSink, folder: Path) -> None:
         """See `WorkPlace`."""
         order = self._order(job, blobs, sink, folder)
         self._loading, self._busy, self._left = models_of(job.request), True, float("inf")
@@ -223,7 +223,7 @@ class ClusterPlace:
         wake.wait(seconds)
         self.rests = False
 
-    def _order(self, job: ClaimedJob, blobs: BlobStore, sink: JobSink, folder: Path) -> JobOrder:
+    def _order(self, job: ClaimedJob, blobs: BlobStore, sink: TakeSink, folder: Path) -> JobOrder:
         """What the worker is told, after a check of all that it reads."""
         request = job.request
         if isinstance(request, ReconstructionRequest):
@@ -237,7 +237,7 @@ class ClusterPlace:
         if settings.cluster_shared:
             mark = secrets.token_hex(16)
             (folder / mark).write_text(mark)
-        shared = settings.runner == ServiceSettings.runner and not isinstance(request, ReconstructionRequest)
+        shared = settings.runner == ServiceSettings.runner and len(self.cluster.places) > 1
         return JobOrder(
             f"{job.job}-{job.secret}",
             dict(request.to_wire()),
@@ -245,7 +245,7 @@ class ClusterPlace:
             str(folder),
             str(blobs.folder),
             mark,
-            ranges_of(request) if shared and len(self.cluster.places) > 1 else (),
+            ranges_of(request) if shared else (),
         )
 
     @contextmanager
@@ -285,7 +285,7 @@ class ClusterPlace:
                 self.cluster.pieces[sha256, offset] = known
         return known[0]
 
-    def _take_results(self, order: JobOrder, shared: SharedShot | None, sink: JobSink, folder: Path) -> None:
+    def _take_results(self, order: JobOrder, shared: SharedShot | None, sink: TakeSink, folder: Path) -> None:
         results = _Results(sink, folder)
         options = {"num_returns": "streaming", "_generator_backpressure_num_objects": _EVENTS}
         problem: BaseException | None = None
@@ -350,6 +350,7 @@ class ClusterPlace:
                 raise WorkerLost(f"made no progress for {limit:g} seconds and was stopped")
             job.owner.actor.supply.remote(name, number, frames)
             rendered = True
+            log.info("frames %d to %d of job %s are from %s", *job.shot.frames(number), name, self.device)
         except ray.exceptions.RayTaskError as error:
             log.warning("cannot render frames %s: %s", job.shot.frames(number), error.cause)
         except _LOST as error:
@@ -373,7 +374,7 @@ class ClusterPlace:
 class _Results:
     """Puts the pieces of what a worker delivers together, and passes it on to a sink."""
 
-    def __init__(self, sink: JobSink, folder: Path):
+    def __init__(self, sink: TakeSink, folder: Path):
         self._sink, self._folder = sink, folder
         self._coming: Delivered | None = None
         self._lacking = 0

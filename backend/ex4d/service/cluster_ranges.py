@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ex4d_core.cameras import CameraPath
+from ex4d_core.reconstruction import ReconstructionRequest
 from ex4d_core.render_settings import RenderSettings
 from ex4d_core.scene import Scene
 from ex4d_core.shot import ShotRequest
@@ -33,14 +34,14 @@ _MOST_FRAMES = 16
 _AHEAD = 2
 
 
-def ranges_of(request: ShotRequest) -> tuple[int, ...]:
+def ranges_of(request: ShotRequest | ReconstructionRequest) -> tuple[int, ...]:
     """First frames of the ranges of a shot, and its number of frames; () where it is not worth sharing, or may not be.
 
     Only previews are: in the engine wan rendering is a small part, and such a shot may have hidden frames.
     """
-    camera, frames = request.camera, len(request.camera)
-    if request.engine != "preview":
+    if isinstance(request, ReconstructionRequest) or request.engine != "preview":
         return ()
+    camera, frames = request.camera, len(request.camera)
     length = max(1, min(_MOST_FRAMES, int(_RANGE_BYTES // (camera.width * camera.height * _BYTES_PER_PIXEL))))
     return (*range(0, frames, length), frames) if frames >= 2 * length else ()
 

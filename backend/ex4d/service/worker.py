@@ -25,16 +25,20 @@ import time
 from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ex4d.devices import Devices
 from ex4d.machine import MachineSettings
 from ex4d.service.blob_store import BlobStore
-from ex4d.service.job_execution import JobSink, Report, Runner, compute_here, work
+from ex4d.service.job_execution import Report, Runner, compute_here, work
 from ex4d.service.job_store import ClaimedJob, JobStore
 from ex4d.service.processes import start_child
 from ex4d.service.settings import ServiceSettings
 from ex4d_core.errors import is_expected, user_message
 from ex4d_core.wan_settings import LACKING_FP8, LACKING_FP8_ATTENTION, WanPreset
+
+if TYPE_CHECKING:
+    from ex4d.pipeline.take import TakeSink
 
 log = logging.getLogger("ex4d.service.worker")
 
@@ -55,7 +59,7 @@ class _ThisProcess:
         use_one_thread(self.device)
         self._reported: object = None
         # What is still to be loaded before a job asks for it.
-        self._preload = settings.preload
+        self._preload: WanPreset | None = settings.preload
 
     def report_abilities(self, report: Report) -> None:
         found = capabilities(self.device, self._machine)
@@ -66,7 +70,7 @@ class _ThisProcess:
     def left_to_others(self, store: JobStore) -> Collection[str]:
         return ()
 
-    def compute(self, job: ClaimedJob, blobs: BlobStore, *, sink: JobSink, folder: Path) -> None:
+    def compute(self, job: ClaimedJob, blobs: BlobStore, *, sink: TakeSink, folder: Path) -> None:
         if getattr(job.request, "engine", "") == "wan":
             self._preload = None  # its own weights are wanted now
         where = {"device": self.device, "machine": self._machine}

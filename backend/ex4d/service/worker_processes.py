@@ -47,12 +47,15 @@ class WorkerProcess(Protocol):
     Attributes:
         device: what it works on, for people.
         what: it is, for the log: "process 4711".
-        output: its lines, to its end; see `ex4d.service.worker`.
     """
 
     device: str
     what: str
-    output: Iterable[bytes]
+
+    @property
+    def output(self) -> Iterable[bytes]:
+        """Its lines, to its end; see `ex4d.service.worker`."""
+        ...
 
     def wake(self) -> None:
         """Tell it that there may be work; it may have ended."""
@@ -145,7 +148,11 @@ class _LocalWorker:
 
     def __init__(self, process: ChildProcess, device: str, log: Path):
         self._process, self.device, self._log = process, device, log
-        self.what, self.output = f"process {process.pid}", process.output
+        self.what = f"process {process.pid}"
+
+    @property
+    def output(self) -> Iterable[bytes]:
+        return self._process.output
 
     def wake(self) -> None:
         # It may have died; then its end is on the way to the service.
