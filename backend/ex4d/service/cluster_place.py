@@ -24,16 +24,15 @@ from cachetools import LRUCache
 from ex4d.service.blob_store import BlobStore
 from ex4d.service.cluster_actor import PIECE_BYTES, ClusterWorker
 from ex4d.service.cluster_messages import (
-    Delivered,
     Failed,
     Greeting,
     JobOrder,
-    Piece,
     Progressed,
     Wanted,
     WorkerSettings,
 )
 from ex4d.service.cluster_ranges import SharedShot, ranges_of
+from ex4d.service.cluster_results import Results
 from ex4d.service.cluster_rules import Busy, models_of, seconds_left, waits_for_warm
 from ex4d.service.job_execution import Report, WorkerLost
 from ex4d.service.job_store import ClaimedJob, JobStore
@@ -57,10 +56,18 @@ _METHODS = 6
 _STARTING_SECONDS = 5.0
 # Queued shots that a free worker looks at.
 _LOOKED_AT = 64
+# Ray learns in this time why a worker that is lost has ended.
+_CAUSE_SECONDS = 20.0
 # Events of a job that wait in the object store.
 _EVENTS = 8
 
 _LOST = (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError, ray.exceptions.WorkerCrashedError)
+# Where Ray's text tells the cause, the most exact first, and what that is called here.
+_CAUSES = (
+    ("its node has died. Node Id:", "was lost with its node"),
+    ("Worker exit detail:", "died"),
+    ("The actor is dead because", "died"),
+)
 
 
 class VersionError(Exception):
@@ -286,7 +293,7 @@ class ClusterPlace:
         return known[0]
 
     def _take_results(self, order: JobOrder, shared: SharedShot | None, sink: TakeSink, folder: Path) -> None:
-        results = _Results(sink, folder)
+        results = Results(sink, folder)
         options = {"num_returns": "streaming", "_generator_backpressure_num_objects": _EVENTS}
         problem: BaseException | None = None
         for event in self.actor.run.options(**options).remote(order.name):
@@ -354,10 +361,19 @@ class ClusterPlace:
         except ray.exceptions.RayTaskError as error:
             log.warning("cannot render frames %s: %s", job.shot.frames(number), error.cause)
         except _LOST as error:
-            raise WorkerLost(*why_lost(error)) from error
+            raise WorkerLost(*why_lost(self._cause(error))) from error
         finally:
             if job.shot.give_back(number, rendered=rendered):
                 job.owner.actor.supply.remote(name, number, None)
+
+    def _cause(self, error: BaseException) -> BaseException:
+        """What Ray knows of a worker's end: a broken connection is all that it tells at first."""
+        if isinstance(error, ray.exceptions.ActorUnavailableError):
+            try:
+                ray.get(self.actor.greet.remote(), timeout=_CAUSE_SECONDS)
+            except ray.exceptions.RayError as later:
+                return later if isinstance(later, ray.exceptions.ActorDiedError) else error
+        return error
 
     def _patiently(self, answer: Any, report: Report) -> Any:
         while not ray.wait([answer], timeout=_STARTING_SECONDS)[0]:
@@ -368,44 +384,7 @@ class ClusterPlace:
         try:
             return ray.get(answer)
         except _LOST as error:
-            raise WorkerLost(*why_lost(error)) from error
-
-
-class _Results:
-    """Puts the pieces of what a worker delivers together, and passes it on to a sink."""
-
-    def __init__(self, sink: TakeSink, folder: Path):
-        self._sink, self._folder = sink, folder
-        self._coming: Delivered | None = None
-        self._lacking = 0
-
-    def take(self, event: Progressed | Delivered | Piece) -> None:
-        if isinstance(event, Progressed):
-            self._sink.progress(event.stage, event.done, event.total)
-        elif isinstance(event, Delivered):
-            self._coming, self._lacking = event, event.size
-            if event.size >= 0:
-                path = self._folder / event.name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(b"")
-            if event.size <= 0:
-                self._pass_on(event)
-        else:
-            assert self._coming, "pieces follow what is delivered"
-            with open(self._folder / self._coming.name, "ab") as file:
-                file.write(event.data)
-            self._lacking -= len(event.data)
-            if self._lacking <= 0:
-                self._pass_on(self._coming)
-
-    def _pass_on(self, one: Delivered) -> None:
-        path = self._folder / one.name
-        if one.kind == "file":
-            self._sink.file(one.take_name, path, one.sha256)
-        elif one.kind == "frame":
-            self._sink.frame(one.number, path)
-        else:
-            self._sink.estimate(one.number, path)
+            raise WorkerLost(*why_lost(self._cause(error))) from error
 
 
 def why_lost(error: BaseException) -> tuple[str, bool]:
@@ -413,7 +392,8 @@ def why_lost(error: BaseException) -> tuple[str, bool]:
     if getattr(error, "preempted", False):
         return "was lost, since its node was drained", False
     text = " ".join(str(error).split())
-    if "node" in text and ("has died" in text or "node has died" in text or "Node" in text):
-        return f"was lost with its node: {text[-300:]}", True
-    detail = text.partition("Worker exit detail:")[2].strip() or text
-    return f"died: {detail[:300]}", True
+    for begins, says in _CAUSES:
+        _, found, detail = text.partition(begins)
+        if found:
+            return f"{says}: {detail.strip()[:300]}", True
+    return f"was lost: {text[:300]}", True

@@ -242,6 +242,7 @@ class Workers:
             if slot.worker is None:
                 self._slots.remove(slot)
             elif not slot.worker.proven:
+                slot.worker.kill_reason = "has no place any more"
                 slot.worker.process.kill()
 
     def _start(self, slot: _Slot) -> None:
