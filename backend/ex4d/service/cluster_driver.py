@@ -29,7 +29,8 @@ import ray
 import ray.exceptions
 
 from ex4d.machine import MachineSettings
-from ex4d.service.cluster_place import Cluster, ClusterPlace, VersionError, why_lost
+from ex4d.service.cluster_messages import VersionError
+from ex4d.service.cluster_place import Cluster, ClusterPlace, why_lost
 from ex4d.service.cluster_rules import resources_of, room_of
 from ex4d.service.job_execution import Report, WorkerLost, work
 from ex4d.service.processes import start_child

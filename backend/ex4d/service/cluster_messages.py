@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 
+class VersionError(Exception):
+    """A node has another version of ex4d than the service."""
+
+
 @dataclass(frozen=True)
 class Greeting:
     """What a worker says of itself before anything else is asked of it.

@@ -28,6 +28,7 @@ from ex4d.service.cluster_messages import (
     Greeting,
     JobOrder,
     Progressed,
+    VersionError,
     Wanted,
     WorkerSettings,
 )
@@ -68,10 +69,6 @@ _CAUSES = (
     ("Worker exit detail:", "died"),
     ("The actor is dead because", "died"),
 )
-
-
-class VersionError(Exception):
-    """A node has another version of ex4d than the service."""
 
 
 @dataclass
@@ -141,8 +138,7 @@ class ClusterPlace:
         # Jobs of others of which it renders ranges.
         self._helped: set[str] = set()
         # Of its present job: models, stage, and since when that lasts.
-        self._loading, self._stage, self._since, self._left = "", "", 0.0, float("inf")
-        self._busy = False
+        self._busy, self._loading, self._stage, self._since, self._left = False, "", "", 0.0, float("inf")
         device = "cuda" if resources.get("num_gpus") else "cpu"
         options = {"max_concurrency": _METHODS, "max_restarts": 0, "max_task_retries": 0, "name": f"worker {name}"}
         self.actor: Any = ray.remote(ClusterWorker).options(**options, **resources).remote(device)
@@ -294,10 +290,8 @@ class ClusterPlace:
 
     def _take_results(self, order: JobOrder, shared: SharedShot | None, sink: TakeSink, folder: Path) -> None:
         results = Results(sink, folder)
-        options = {"num_returns": "streaming", "_generator_backpressure_num_objects": _EVENTS}
         problem: BaseException | None = None
-        for event in self.actor.run.options(**options).remote(order.name):
-            one = self._get(event)
+        for one in self._events(order.name):
             if problem is not None:  # what is under way until the worker has stopped
                 continue
             try:
@@ -316,6 +310,15 @@ class ClusterPlace:
                 self._get(self.actor.stop.remote(order.name))
         if problem is not None:
             raise problem
+
+    def _events(self, name: str) -> Iterator[Any]:
+        """What a job sends, as it comes."""
+        options = {"num_returns": "streaming", "_generator_backpressure_num_objects": _EVENTS}
+        try:
+            for event in self.actor.run.options(**options).remote(name):
+                yield self._get(event)
+        except _LOST as error:
+            raise WorkerLost(*why_lost(self._cause(error))) from error
 
     def _deal_out(self, order: JobOrder, shared: SharedShot, number: int) -> None:
         if shared.is_for_owner(number):
