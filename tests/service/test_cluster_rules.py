@@ -12,6 +12,7 @@ import pytest
 
 from ex4d.pipeline.take import PartRenderer, generate_take
 from ex4d.service.cluster_cache import NodeCache
+from ex4d.service.cluster_messages import Greeting, VersionError
 from ex4d.service.cluster_places import ClusterPlaces
 from ex4d.service.cluster_ranges import RangesToRender, SharedShot, ranges_of
 from ex4d.service.cluster_rules import (
@@ -118,6 +119,13 @@ def test_a_cluster_that_anybody_could_use_is_refused(tmp_path, monkeypatch):
             ClusterPlaces(settings, Inbox())
     monkeypatch.setenv("RAY_AUTH_TOKEN", "1" * 64)
     assert not ClusterPlaces(settings, Inbox()).devices()
+
+
+def test_a_node_with_another_version_is_refused_by_its_name():
+    node = Greeting("0.1.0", "10.0.0.7", "", "cpu", "")
+    node.require_version("0.1.0")
+    with pytest.raises(VersionError, match=r"0\.1\.0.*0\.2\.0.*10\.0\.0\.7"):
+        node.require_version("0.2.0")
 
 
 def test_a_nodes_cache_is_bounded_and_a_job_keeps_what_it_was_given(tmp_path):

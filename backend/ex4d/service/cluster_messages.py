@@ -31,6 +31,14 @@ class Greeting:
     device: str
     model: str
 
+    def require_version(self, version: str) -> None:
+        """Raise `VersionError` unless this is the service's."""
+        if self.version != version:
+            raise VersionError(
+                f"has ex4d {self.version}, and the service {version}: install ex4d=={version} on node {self.node} with "
+                "the Python that runs Ray there, and restart Ray"
+            )
+
 
 @dataclass(frozen=True)
 class WorkerSettings:

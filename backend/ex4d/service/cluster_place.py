@@ -28,7 +28,6 @@ from ex4d.service.cluster_messages import (
     Greeting,
     JobOrder,
     Progressed,
-    VersionError,
     Wanted,
     WorkerSettings,
 )
@@ -153,11 +152,7 @@ class ClusterPlace:
         greeting: Greeting = self._patiently(self.actor.greet.remote(), report)
         self.device, self.model = f"{greeting.device} of node {greeting.node}", greeting.model
         report("at", self.device)
-        if greeting.version != __version__:
-            raise VersionError(
-                f"has ex4d {greeting.version}, and the service {__version__}: install ex4d=={__version__} on node "
-                f"{greeting.node} with the Python that runs Ray there, and restart Ray"
-            )
+        greeting.require_version(__version__)
         settings = self.cluster.settings
         sent = WorkerSettings(settings.runner, settings.machine.to_json(), settings.cluster_cache_gb)
         self._patiently(self.actor.start.remote(sent), report)
