@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from ex4d.pipeline.take import PartRenderer, generate_take
-from ex4d.service.cluster_cache import NodeCache
 from ex4d.service.cluster_messages import Greeting, VersionError
 from ex4d.service.cluster_places import ClusterPlaces
 from ex4d.service.cluster_ranges import RangesToRender, SharedShot, ranges_of
@@ -28,7 +27,7 @@ from ex4d.service.inbox import Inbox
 from ex4d.service.settings import ServiceError, ServiceSettings
 from ex4d_core.cameras import CameraPath, intrinsics_matrix
 from ex4d_core.errors import RequestError
-from ex4d_core.scene import SceneWriter, sha256_of
+from ex4d_core.scene import SceneWriter
 from ex4d_core.scene_manifest import SceneManifest
 from ex4d_core.shot import ShotRequest
 from ex4d_core.take_files import REQUEST_FILE
@@ -126,33 +125,6 @@ def test_a_node_with_another_version_is_refused_by_its_name():
     node.require_version("0.1.0")
     with pytest.raises(VersionError, match=r"0\.1\.0.*0\.2\.0.*10\.0\.0\.7"):
         node.require_version("0.2.0")
-
-
-def test_a_nodes_cache_is_bounded_and_a_job_keeps_what_it_was_given(tmp_path):
-    cache = NodeCache(tmp_path / "cache", 2500)
-    first = cache.begin_job()
-    names = []
-    for letter in "abc":
-        (tmp_path / letter).write_bytes(letter.encode() * 1000)
-        names.append(sha256_of(tmp_path / letter))
-        assert first.lacking(((names[-1], 1000),)) == names[-1:]
-        first.add(names[-1], 0, letter.encode() * 600)
-        first.add(names[-1], 600, letter.encode() * 400)
-        first.complete(names[-1])
-    inputs = tuple((name, 1000) for name in names)
-    assert first.lacking(inputs) == []
-    second = cache.begin_job()
-    assert second.lacking(inputs) == names[:1], "the oldest went"
-    assert second.blobs.path(names[2]).read_bytes() == b"c" * 1000
-    first.close()
-    assert not (tmp_path / "cache" / "jobs" / first.work.parent.name).exists()
-
-
-def test_a_damaged_piece_is_noticed(tmp_path):
-    job = NodeCache(tmp_path, 1e9).begin_job()
-    job.add("0" * 64, 0, b"something else")
-    with pytest.raises(OSError, match="arrived with"):
-        job.complete("0" * 64)
 
 
 def test_ranges_are_dealt_out_ahead_of_the_owner_who_renders_what_a_lost_helper_had():

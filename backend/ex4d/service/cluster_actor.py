@@ -70,9 +70,10 @@ class ClusterWorker:
         self._jobs: dict[str, _Job] = {}
 
     def greet(self) -> Greeting:
-        """Who this is."""
+        """Who this is; from here on it logs, and Ray passes that on to the driver."""
         import ray
 
+        start_log(logging.StreamHandler(sys.stderr), logging.INFO)
         context = ray.get_runtime_context()
         node = ray.util.get_node_ip_address()
         return Greeting(__version__, node, context.get_node_id(), self._device, _model(self._device))
@@ -81,7 +82,6 @@ class ClusterWorker:
         """Import what jobs need, which takes seconds."""
         from ex4d.service.worker import load_runner, use_one_thread
 
-        start_log(logging.StreamHandler(sys.stderr), logging.INFO)
         self._machine = _machine_here(MachineSettings.from_json(settings.machine))
         self._runner = load_runner(settings.runner, self._device)
         use_one_thread(self._device)
