@@ -39,13 +39,13 @@ def check_cluster(settings: ServiceSettings) -> None:
         ServiceError: Ray is not installed, or whoever reaches the cluster could run code on it.
     """
     if find_spec("ray") is None:
-        raise ServiceError(f"--cluster needs Ray; install it with: {install_command('cluster')}")
+        raise ServiceError(f"--cluster: needs Ray; install it with: {install_command('cluster')}")
     mode = os.environ.get(_MODE, "").lower()
     if mode == "disabled":
         log.warning("%s=disabled: whoever reaches a port of the Ray cluster has its machines", _MODE)
     elif mode != "token" or not _has_token():
         raise ServiceError(
-            f"--cluster {settings.cluster}: whoever reaches a Ray cluster without a token has its machines; run 'ray "
+            f"--cluster: whoever reaches a Ray cluster without a token has its machines; run 'ray "
             f"get-auth-token --generate' once, copy {_TOKEN_FILE} to all nodes, and set {_MODE}=token for Ray on each "
             f"and for this service. {_MODE}=disabled is for a network that nobody else reaches"
         )

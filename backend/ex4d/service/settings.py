@@ -166,8 +166,8 @@ class ServiceSettings(Settings):
     def _check_cluster(self) -> None:
         if self.cluster is not None and not _CLUSTER.fullmatch(self.cluster):
             raise RequestError(
-                f"invalid --cluster {self.cluster!r}: expected HOST:PORT of the cluster's head, as 'ray start' prints "
-                "it, or auto"
+                f"--cluster: invalid address {self.cluster!r}: expected HOST:PORT of the cluster's head, as 'ray "
+                "start' prints it, or auto"
             )
         for one in fields(self):
             if one.name.startswith("cluster_") and self.cluster is None and getattr(self, one.name) != one.default:
