@@ -79,10 +79,10 @@ def upload_blobs(blobs: Mapping[str, Path | bytes], progress: UploadProgress) ->
         yield from _upload_blob(name, blobs[name], had, progress)
 
 
-def scene_blobs(scene: Scene) -> dict[str, Path | bytes]:
-    """All that a backend needs of a scene: its `SceneManifest.render_files`, and the manifest."""
+def scene_blobs(scene: Scene, *, deep: bool = False) -> dict[str, Path | bytes]:
+    """All that a backend needs of a scene: its `SceneManifest.files_for`, and the manifest."""
     manifest = scene.manifest
-    parts = {manifest.files[part].sha256: scene.path(part) for part in manifest.render_files}
+    parts = {manifest.files[part].sha256: scene.path(part) for part in manifest.files_for(deep=deep)}
     return {**parts, scene.digest: scene.manifest_bytes}
 
 

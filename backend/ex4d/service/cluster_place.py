@@ -228,7 +228,8 @@ class ClusterPlace:
             inputs = [StoredInput(file.sha256, file.size, repr(file.label)) for file in request.files]
             files = [(one.sha256, one.size) for one in inputs]
         else:
-            inputs = scene_inputs(open_scene(blobs, request.scene))
+            deep = request.draws_deep
+            inputs = scene_inputs(open_scene(blobs, request.scene, deep=deep), deep=deep)
             files = [(request.scene, blobs.size(request.scene) or 0), *((one.sha256, one.size) for one in inputs)]
         verify_inputs(blobs, inputs, sink.progress)
         settings, mark = self.cluster.settings, ""

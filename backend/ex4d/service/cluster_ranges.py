@@ -37,9 +37,9 @@ _AHEAD = 2
 def ranges_of(request: ShotRequest | ReconstructionRequest) -> tuple[int, ...]:
     """First frames of the ranges of a shot, and its number of frames; () where it is not worth sharing, or may not be.
 
-    Only previews are: in the engine wan rendering is a small part, and such a shot may have hidden frames.
+    Only previews of 8 bits are: in the engine wan rendering is a small part, and such a shot may have hidden frames.
     """
-    if isinstance(request, ReconstructionRequest) or request.engine != "preview":
+    if isinstance(request, ReconstructionRequest) or request.engine != "preview" or request.draws_deep:
         return ()
     camera, frames = request.camera, len(request.camera)
     length = max(1, min(_MOST_FRAMES, int(_RANGE_BYTES // (camera.width * camera.height * _BYTES_PER_PIXEL))))

@@ -165,8 +165,9 @@ def compute_here(
 
         reconstruct_sent(request, blobs, device=Devices.parse(device).first, **where)
     else:
-        scene = open_scene(blobs, request.scene)
-        verify_inputs(blobs, scene_inputs(scene), sink.progress)
+        deep = request.draws_deep
+        scene = open_scene(blobs, request.scene, deep=deep)
+        verify_inputs(blobs, scene_inputs(scene, deep=deep), sink.progress)
         runner(scene, request, device=device, **where, **for_runner)
 
 
