@@ -66,22 +66,22 @@ def play(seed: int, count: int) -> Outcome:
         write_scene(folder / "scene")
         labels = [f"slow {number}" for number in range(jobs)]
         (folder / "labels.json").write_text(json.dumps(labels))
-        artist = _start_client(service, folder)
+        artist = start_client(service, folder)
         killed, blamed = Counter[str](), Counter[str]()
         try:
             while sum(killed.values()) < count:
-                _wait_for_running(service, folder, artist)
+                wait_for_running(service, folder, artist)
                 if not artist.running:
                     break  # all is done: the rest of the kills has nothing to meet
                 time.sleep(choices.random() * _JOB_SECONDS)
                 target = choices.choice(_TARGETS)
                 if target == "client":
                     artist.kill()
-                    artist = _start_client(service, folder)
+                    artist = start_client(service, folder)
                 elif target == "service":
                     service.kill()
                     # All its workers have ended: these are what the next start finds.
-                    blamed.update(_running(service))
+                    blamed.update(running(service))
                     service.start()
                 else:
                     blamed.update(_kill_worker(service, choices))
@@ -89,14 +89,14 @@ def play(seed: int, count: int) -> Outcome:
             code = artist.wait(PATIENCE + jobs)
             outcome.require(code == 0, f"the client ended with {code}: {(folder / 'client.log').read_text()[-500:]}")
             with closing(connected(service.address)) as monitor:
-                _check(outcome, monitor, folder, labels, blamed)
+                check(outcome, monitor, folder, labels, blamed)
         finally:
             artist.kill()
         outcome.figures = {"jobs": jobs, "kills": sum(killed.values()), **killed, **outcome.figures}
     return outcome
 
 
-def _check(outcome: Outcome, monitor: Client, folder: Path, labels: list[str], blamed: Counter[str]) -> None:
+def check(outcome: Outcome, monitor: Client, folder: Path, labels: list[str], blamed: Counter[str]) -> None:
     """Every acknowledged job is there, once, is done with every frame, or was killed often enough to fail."""
     listed: JobsReply = ask(monitor, ListJobs())
     by_name = {job.job: job for job in listed.jobs}
@@ -126,12 +126,13 @@ def _check(outcome: Outcome, monitor: Client, folder: Path, labels: list[str], b
     outcome.figures["failed"] = failed
 
 
-def _start_client(service: Service, folder: Path) -> ForkedProcess:
+def start_client(service: Service, folder: Path) -> ForkedProcess:
+    """A client that makes the takes of ``labels.json`` in a folder, or continues with them."""
     (folder / "followed").unlink(missing_ok=True)
     return ForkedProcess("campaigns.artist:main", (service.address, folder), folder / "client.log")
 
 
-def _running(service: Service) -> list[str]:
+def running(service: Service) -> list[str]:
     """Jobs that run, as the database says: what is counted when a worker or the service ends."""
     path = Path(service.settings["data"]) / "jobs.sqlite"
     if not path.exists():
@@ -140,10 +141,10 @@ def _running(service: Service) -> list[str]:
         return [job for (job,) in database.execute("SELECT id FROM jobs WHERE state = 'running'")]
 
 
-def _wait_for_running(service: Service, folder: Path, artist: ForkedProcess) -> None:
+def wait_for_running(service: Service, folder: Path, artist: ForkedProcess) -> None:
     """Wait until the client follows its takes, and a job runs."""
     deadline = time.monotonic() + PATIENCE
-    while artist.running and not ((folder / "followed").exists() and _running(service)):
+    while artist.running and not ((folder / "followed").exists() and running(service)):
         if time.monotonic() > deadline:
             raise TimeoutError("no job has been taken up: the service hangs")
         time.sleep(0.01)
@@ -160,7 +161,7 @@ def _kill_worker(service: Service, choices: random.Random) -> list[str]:
         os.kill(worker.pid, signal.SIGSTOP)
         while worker.status() not in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE):
             time.sleep(0.001)
-        held = _running(service)
+        held = running(service)
         worker.kill()
     except (psutil.NoSuchProcess, ProcessLookupError):
         return []

@@ -18,12 +18,15 @@ def frame_text(label: str, index: int) -> bytes:
 def perform(scene: Scene, request: ShotRequest, *, device: str, machine: Any, sink: Any, work_folder: Path) -> None:
     """Write the frames and a movie.
 
-    A label "slow ..." takes 50 ms for each frame, so that something can happen meanwhile; "quick ..." makes only one.
+    A label "slow ..." takes 50 ms for each frame, so that something can happen meanwhile, "long ..." half a second;
+    "quick ..." makes only one.
     """
     frames = 1 if request.label.startswith("quick") else len(request.camera)
     for index in range(frames):
         if request.label.startswith("slow"):
             time.sleep(0.05)
+        elif request.label.startswith("long"):
+            time.sleep(0.5)
         path = work_folder / f"{index}.txt"
         path.write_bytes(frame_text(request.label, index))
         sink.frame(index, path)

@@ -23,8 +23,8 @@ from ex4d.media.png import read_png
 from ex4d.pipeline.take import generate_take
 from ex4d.service.blob_store import BlobStore
 from ex4d.service.disk_room import DiskRoom
+from ex4d.service.job_execution import JobSink
 from ex4d.service.job_store import ClaimLost, JobStore
-from ex4d.service.worker import JobSink
 from ex4d_core import __version__
 from ex4d_core.cameras import CameraPath
 from ex4d_core.client import Client

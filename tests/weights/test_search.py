@@ -346,11 +346,11 @@ def test_another_adapter_is_chosen_by_its_name_and_never_taken_for_ex4ds(models)
 def test_a_worker_tells_what_it_found_in_other_places(models, comfyui, networks):
     """The service's list has it, as `ex4d models list` does; EX-4D's own adapter is none of the further ones."""
     import ex4d.generation  # noqa: F401 - as the runner of shots does
-    from ex4d.service.worker import _capabilities
+    from ex4d.service.worker import capabilities
 
     (models / "adapters").mkdir()
     robot = shutil.copy(models / "EX-4D" / "ex4d.ckpt", models / "adapters" / "RoboNVS_lora16.ckpt")
-    _, found = _capabilities("cpu", MachineSettings(models))
+    _, found = capabilities("cpu", MachineSettings(models))
     assert set(found["weights"]) == {"dit", "image_encoder", "vae", "text_encoder"}
     assert Path(found["weights"]["vae"]).is_relative_to(comfyui)
     assert found["adapters"] == {"RoboNVS_lora16": str(robot)}

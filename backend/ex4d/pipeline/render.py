@@ -52,6 +52,8 @@ def render_shot(
     machine: MachineSettings | None = None,
     deep: bool = False,
     note: Callable[[str], None] = lambda text: None,
+    part: range | None = None,
+    memory: ClipMemory | None = None,
 ) -> Iterator[RenderedFrame]:
     """Render a camera path through a scene.
 
@@ -63,6 +65,8 @@ def render_shot(
         machine: as the environment says by default.
         deep: also render the scene's deep colours.
         note: called with sentences about what the user should know of the clip's memory.
+        part: frames to render; they are the same as where all of them are rendered. All by default.
+        memory: the clip's, from an earlier part of the same shot.
 
     Raises:
         SceneError: the scene has no deep colours.
@@ -77,16 +81,17 @@ def render_shot(
     if deep:
         settings = settings_for_deep_colors(settings)
     rasterizer = create_rasterizer(settings.rasterizer, device, settings.licence, machine)
-    memory = None
-    if settings.remember:
+    if settings.remember and memory is None:
         memory = ClipMemory(scene, settings, device=device, machine=machine, deep=deep, note=note)
     pixels = max(manifest.width * manifest.height, camera.width * camera.height)
     drawn = min(STRIP_SAMPLES, camera.width * camera.height * settings.samples**2)
     per_pixel = _BYTES_PER_PIXEL + (_BYTES_PER_DEEP_PIXEL if deep else 0)
     batch = max(1, _BATCH_BYTES // (per_pixel * pixels + _BYTES_PER_SAMPLE * drawn))
-    for start in range(0, len(camera), batch):
-        part = camera.frames(start, start + batch)
-        yield from _render_batch(scene, part, settings, rasterizer, shown[start : start + batch], start, memory, deep)
+    part = range(len(camera)) if part is None else part
+    for start in range(part.start, part.stop, batch):
+        stop = min(start + batch, part.stop)
+        views = camera.frames(start, stop)
+        yield from _render_batch(scene, views, settings, rasterizer, shown[start:stop], start, memory, deep)
 
 
 def settings_for_deep_colors(settings: RenderSettings) -> RenderSettings:

@@ -18,6 +18,7 @@ from ex4d.generation import EngineState, GenerationProgress, create_engine
 from ex4d.generation.frame_strides import fill_between, generated_places
 from ex4d.machine import MachineSettings
 from ex4d.media import BackgroundVideoWriter, Sound, VideoWriter, read_png, read_png_metadata, sound_of
+from ex4d.pipeline.clip_memory import ClipMemory
 from ex4d.pipeline.deep_take import DeepTake, draws_deep_colors, require_deep_take
 from ex4d.pipeline.frame_files import FrameFiles, StateAfterFrames, write_for_sink
 from ex4d.pipeline.keep_seen import FootageKeeper, gains_of_frame
@@ -67,6 +68,7 @@ def generate_take(
     finished: Sequence[Path] = (),
     state: EngineState | None = None,
     note: Callable[[str], None] = lambda text: None,
+    render: Callable[..., Iterator[RenderedFrame]] = render_shot,
 ) -> None:
     """Generate every frame and file of a take.
 
@@ -83,6 +85,7 @@ def generate_take(
             with a movie of more than 8 bits, which is made in one go.
         state: the engine's, of that take and for the next interruption.
         note: called with sentences about what the user should know of the shot.
+        render: yields the frames that the engine repaints, as `render_shot` does; others may compute them.
 
     Raises:
         RequestError: the request does not fit the scene or this backend.
@@ -151,7 +154,7 @@ def generate_take(
         state = state and StateAfterFrames(state, files)
         # Several devices are for the engine; the first one renders.
         how = {"source_frames": start.shown, "machine": machine, "deep": draws_deep_colors(scene, request)}
-        rendered = render_shot(scene, start.camera, settings, **how, device=Devices.parse(device).first, note=note)
+        rendered = render(scene, start.camera, settings, **how, device=Devices.parse(device).first, note=note)
         shown = from_source_frame(rendered, scene, start)
         told = partial(start_note, start, request.wan, len(places))
         recorded = _recorded(shown, start.hidden, movies, told, note)
@@ -195,6 +198,22 @@ def generate_take(
         names = [*names, *request.deep_files]
     for name in names:
         sink.file(name, work_folder / name)
+
+
+class PartRenderer:
+    """Renders parts of a take of 8 bits, in any order, as `generate_take` renders all of it."""
+
+    def __init__(self, scene: Scene, request: ShotRequest, *, device: str, machine: MachineSettings | None = None):
+        """Args are those of `generate_take`."""
+        start, settings = shot_start(scene, request), request.settled_render
+        how = {"machine": machine, "device": Devices.parse(device).first}
+        memory = ClipMemory(scene, settings, **how) if settings.remember else None
+        how |= {"source_frames": start.shown, "memory": memory}
+        self._render = partial(render_shot, scene, start.camera, settings, **how)
+
+    def frames(self, part: range) -> Iterator[RenderedFrame]:
+        """Some frames, hidden ones before the take's first counted, too."""
+        return self._render(part=part)
 
 
 def _finished_image(path: Path, request: ShotRequest) -> np.ndarray:

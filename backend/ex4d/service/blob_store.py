@@ -44,7 +44,7 @@ class BlobStore:
 
     def __init__(self, data: Path):
         """Use the folders below ``data``, and create them if need be."""
-        self._blobs = data / "blobs"
+        self.folder, self._blobs = data, data / "blobs"
         self.partial = data / "partial"
         self._verified: dict[str, _Mark] = {}
         self._damaged: set[str] = set()
@@ -184,6 +184,10 @@ class BlobStore:
     def total_bytes(self) -> int:
         """Bytes of all blobs and interrupted uploads."""
         return sum(stat.st_size for _, stat in self._entries())
+
+    def recent_files(self) -> list[tuple[float, int, Path]]:
+        """When each file was last used, its bytes, and its path; the least recently used first."""
+        return sorted(self._files())
 
     def _files(self) -> list[tuple[float, int, Path]]:
         """When each file was last used, its bytes, and its path."""

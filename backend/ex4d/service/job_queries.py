@@ -5,7 +5,10 @@ An ``owner`` is the user who submitted a job; None, where it may be left out, st
 
 from __future__ import annotations
 
+import contextlib
+import json
 import sqlite3
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import msgpack
@@ -102,9 +105,27 @@ class JobQueries:
         counted = "SELECT count(*) FROM jobs WHERE state IN ('queued', 'running') AND (?1 IS NULL OR owner = ?1)"
         return self._db.execute(counted, (owner,)).fetchone()[0]
 
-    def has_queued(self) -> bool:
-        """Whether a job waits for a worker."""
-        return self._db.execute("SELECT 1 FROM jobs WHERE state = 'queued' LIMIT 1").fetchone() is not None
+    def has_queued(self, but: Collection[str] = ()) -> bool:
+        """Whether a job waits for a worker, other than those of some ids."""
+        return (
+            self._db.execute(
+                "SELECT 1 FROM jobs WHERE state = 'queued' AND id NOT IN (SELECT value FROM json_each(?)) LIMIT 1",
+                (json.dumps(list(but)),),
+            ).fetchone()
+            is not None
+        )
+
+    def queued_requests(self, engine: str, limit: int) -> list[tuple[str, AnyRequest]]:
+        """Ids and requests of the oldest queued jobs of an engine; those that cannot be read are left out."""
+        rows = self._db.execute(
+            "SELECT id, request FROM jobs WHERE state = 'queued' AND engine = ? ORDER BY sequence LIMIT ?",
+            (engine, limit),
+        )
+        found = []
+        for job, data in rows:
+            with contextlib.suppress(RequestError):
+                found.append((job, stored_request(data)))
+        return found
 
 
 def stored_request(data: object) -> AnyRequest:

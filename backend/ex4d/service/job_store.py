@@ -7,10 +7,11 @@ still the job's: a worker that was declared dead, or whose job was cancelled, ca
 from __future__ import annotations
 
 import hashlib
+import json
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -217,21 +218,24 @@ class JobStore(JobQueries, JobTidying):
 
     # For workers.
 
-    def claim(self, worker: str, device: str = "", free: float = float("inf")) -> ClaimedJob | None:
+    def claim(
+        self, worker: str, device: str = "", free: float = float("inf"), but: Collection[str] = ()
+    ) -> ClaimedJob | None:
         """Take a queued job for a worker, which runs it on a device, or None if there is none.
 
         It is the oldest job of the owner whose last turn is the longest ago. A job that ran into the full disk is
-        passed over until the bytes that it needs are ``free``. Jobs whose request this version cannot read, since
-        another version queued them, fail on the way.
+        passed over until the bytes that it needs are ``free``; so are those in ``but``. Jobs whose request this version
+        cannot read, since another version queued them, fail on the way.
         """
         while True:
             with self._transaction():
                 # Owners who had no turn yet take theirs in the order of their jobs.
                 row = self._db.execute(
                     "SELECT id, request, jobs.owner FROM jobs JOIN (SELECT last, (SELECT sequence FROM jobs "
-                    "WHERE state = 'queued' AND jobs.owner = turns.owner AND room <= ? ORDER BY sequence LIMIT 1) "
+                    "WHERE state = 'queued' AND jobs.owner = turns.owner AND room <= ? "
+                    "AND id NOT IN (SELECT value FROM json_each(?)) ORDER BY sequence LIMIT 1) "
                     "AS oldest FROM turns) ON sequence = oldest ORDER BY last, oldest LIMIT 1",
-                    (free,),
+                    (free, json.dumps(list(but))),
                 ).fetchone()
                 if not row:
                     return None

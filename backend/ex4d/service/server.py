@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 
 import zmq
 
+from ex4d.service.cluster_places import ClusterPlaces
 from ex4d.service.connections import ConnectionGuard, bind_router, raise_descriptor_limit
 from ex4d.service.corrupt_database import corruption_reported
 from ex4d.service.disk_room import DiskRoom
@@ -30,6 +31,7 @@ from ex4d.service.settings import ServiceError, ServiceSettings
 from ex4d.service.users import Users
 from ex4d.service.waiting_front import StoppedWaiting, WaitingFront
 from ex4d.service.weight_fetches import WeightFetches
+from ex4d.service.worker_processes import LocalPlaces
 from ex4d.service.workers import Workers
 from ex4d_core.local_token import new_token, remove_token, write_token
 
@@ -82,7 +84,9 @@ def run_service(settings: ServiceSettings) -> int:
         store.set_patience(_PATIENCE_SECONDS)
         views = LiveViewQueue(settings, inbox)
         stack.callback(views.stop)
-        workers = Workers(settings, store, inbox, lambda job: front.job_changed(job), lambda job: front.job_left(job))
+        places = ClusterPlaces(settings, inbox) if settings.cluster else LocalPlaces(settings)
+        told = (lambda job: front.job_changed(job), lambda job: front.job_left(job))
+        workers = Workers(settings, store, inbox, *told, places)
         logs, allowed = settings.data / "logs", settings.weights_allowed
         weights = WeightFetches(settings.machine, logs, allowed, workers.weights_elsewhere)
         stack.callback(weights.stop)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,6 +20,7 @@ from ex4d_core.wan_settings import WanPreset
 _ADDRESS = re.compile(r"tcp://(?P<host>\[[0-9a-fA-F:.]+\]|[^\[\]:/]+):(?P<port>\d{1,5})")
 
 
+_CLUSTER = re.compile(r"auto|(\[[0-9a-fA-F:.]+\]|[^\[\]:/\s]+):\d{1,5}")
 _CLIENT_NAME = re.compile(r"[\w-]{1,64}")
 
 
@@ -68,6 +69,12 @@ class ServiceSettings(Settings):
         fetch_weights: whether clients may have weights downloaded; "auto" allows it where no keys are needed, to this
             user's own programs.
         preload: the preset of the engine wan whose weights each worker loads before the first job asks for them.
+        cluster: address of a Ray cluster whose nodes have the workers, "auto" for this machine's own; None: they are
+            here, one for each device.
+        cluster_cores: workers there run on the CPU, on so many cores each; None: one on each GPU.
+        cluster_gpu_memory: GB of the nodes' resource ``gpu_memory_gb`` that each worker takes; 0: none.
+        cluster_cache_gb: footage and scenes that a node's machine keeps; above it the least recently used go.
+        cluster_shared: whether nodes that see the data folder read and write there, and are sent nothing.
         runner: ``module:function`` that generates a shot, called like `ex4d.pipeline.take.generate_take`.
 
     Raises:
@@ -118,6 +125,23 @@ class ServiceSettings(Settings):
     preload: Annotated[
         WanPreset | None, Option("load the weights of this preset of the engine wan when the service starts")
     ] = None
+    cluster: Annotated[
+        str | None,
+        Length(256, 1),
+        Option("have the workers on the nodes of this Ray cluster; auto: the one of this machine", metavar="HOST:PORT"),
+    ] = None
+    cluster_cores: Annotated[
+        int | None, Range(1), Option("with --cluster: workers on the CPU, with so many cores each; default: a GPU each")
+    ] = None
+    cluster_gpu_memory: Annotated[
+        float,
+        Range(0),
+        Option("with --cluster: GB of the nodes' resource gpu_memory_gb that each worker takes; default: none"),
+    ] = 0.0
+    cluster_cache_gb: Annotated[
+        float, Range(above=0), Option("with --cluster: footage and scenes that a node keeps, the oldest out")
+    ] = 50.0
+    cluster_shared: bool = True
     runner: str = "ex4d.pipeline.take:generate_take"
 
     def __post_init__(self) -> None:
@@ -137,6 +161,20 @@ class ServiceSettings(Settings):
         if not re.fullmatch(r"[\w.]+:\w+", self.runner):
             raise RequestError(f"invalid runner {self.runner!r}: expected module:function")
         self._check_users()
+        self._check_cluster()
+
+    def _check_cluster(self) -> None:
+        if self.cluster is not None and not _CLUSTER.fullmatch(self.cluster):
+            raise RequestError(
+                f"--cluster: invalid address {self.cluster!r}: expected HOST:PORT of the cluster's head, as 'ray "
+                "start' prints it, or auto"
+            )
+        for one in fields(self):
+            if one.name.startswith("cluster_") and self.cluster is None and getattr(self, one.name) != one.default:
+                flag = "--" + one.name.replace("_", "-")
+                raise RequestError(f"{flag} {getattr(self, one.name)} has no effect without --cluster; leave it out")
+        if self.cluster and self.preload:
+            raise RequestError(f"--preload {self.preload} has no effect with --cluster; leave it out")
 
     def _check_users(self) -> None:
         for name in self.admins:

@@ -19,44 +19,28 @@ import json
 import logging
 import os
 import platform
-import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable
-from functools import lru_cache, partial
+from collections.abc import Collection
+from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING
 
 from ex4d.devices import Devices
 from ex4d.machine import MachineSettings
 from ex4d.service.blob_store import BlobStore
-from ex4d.service.disk_room import DiskRoom, folder_bytes
-from ex4d.service.job_store import Claim, ClaimedJob, ClaimLost, JobStore
+from ex4d.service.job_execution import Report, Runner, compute_here, work
+from ex4d.service.job_store import ClaimedJob, JobStore
 from ex4d.service.processes import start_child
-from ex4d.service.refusals import refusal_for
 from ex4d.service.settings import ServiceSettings
-from ex4d.service.stored_inputs import open_scene, scene_inputs, verify_inputs
-from ex4d.service.users import user_folder
 from ex4d_core.errors import is_expected, user_message
-from ex4d_core.passes import PassesRequest
-from ex4d_core.reconstruction import ReconstructionRequest
-from ex4d_core.stages import StageDetails
 from ex4d_core.wan_settings import LACKING_FP8, LACKING_FP8_ATTENTION, WanPreset
 
+if TYPE_CHECKING:
+    from ex4d.pipeline.take import TakeSink
+
 log = logging.getLogger("ex4d.service.worker")
-
-# Often enough for a smooth progress bar.
-_PROGRESS_SECONDS = 0.1
-
-# How often an idle worker checks its capabilities: weights may have been fetched meanwhile. A busy one does so between
-# jobs.
-_CHECK_SECONDS = 5.0
-
-# How often it looks for room on a full disk. After each job that ran into it the pause grows, up to the longest: where
-# a quota is exhausted, nothing else tells when there is room.
-_ROOM_SECONDS = 1.0
-_LONGEST_PAUSE = 60
 
 # Other programs' folders of weights, which may lie on a network's disk, are searched at most this often.
 _SEARCH_SECONDS = 60.0
@@ -64,171 +48,38 @@ _SEARCH_SECONDS = 60.0
 # A worker on the CPU yields to a Blender window on the same machine.
 _NICENESS = 5
 
-Result = TypeVar("Result")
-Runner = Callable[..., None]
-# Writes a line to the service, of these words.
-Report = Callable[..., None]
 
+class _ThisProcess:
+    """The `WorkPlace` of a worker process: computes its jobs itself."""
 
-class JobSink:
-    """Stores a job's progress and results; the `ex4d.pipeline.take.TakeSink` of the service.
+    def __init__(self, settings: ServiceSettings):
+        """Import the runner, which takes seconds."""
+        self.device, self._machine = settings.devices[0], settings.machine
+        self._runner = load_runner(settings.runner, self.device)
+        use_one_thread(self.device)
+        self._reported: object = None
+        # What is still to be loaded before a job asks for it.
+        self._preload: WanPreset | None = settings.preload
 
-    Every method raises `ClaimLost` once the job is no longer this worker's.
-    """
+    def report_abilities(self, report: Report) -> None:
+        found = capabilities(self.device, self._machine)
+        if found != self._reported:
+            report("ready", json.dumps(found))
+            self._reported = found
 
-    def __init__(self, store: JobStore, blobs: BlobStore, claim: Claim, report: Report, room: DiskRoom):
-        """Write for a claim."""
-        self._room = room
-        self._store = store
-        self._blobs = blobs
-        self._claim = claim
-        self._report = report
-        self._stage = ""
-        self._written = 0.0
+    def left_to_others(self, store: JobStore) -> Collection[str]:
+        return ()
 
-    def progress(self, stage: str, done: int, total: int) -> None:
-        """Record progress, unless the last was a moment ago.
-
-        The parts of a step come faster than anybody can read, and each has a text of its own; the step's end is told.
-        """
-        now, details = time.monotonic(), StageDetails.of(stage)
-        same = stage == self._stage or bool(details.parts)
-        if same and done < total and now - self._written < _PROGRESS_SECONDS:
-            return
-        self._patiently(lambda: self._store.set_progress(self._claim, stage, done, total))
-        self._stage, self._written = stage, now
-        self._report("changed", self._claim.job)
-
-    def frame(self, index: int, path: Path) -> None:
-        """Store a finished frame, and announce it."""
-        self._add("frame", path, index=index)
-
-    def estimate(self, number: int, path: Path) -> None:
-        """Store a small image of the expected result after a step, and announce it."""
-        self._add("estimate", path, index=number)
-
-    def file(self, name: str, path: Path, sha256: str = "") -> None:
-        """Store a finished file, whose hash may be known, and announce it."""
-        self._add("file", path, name, sha256=sha256)
-
-    def _add(self, kind: str, path: Path, name: str = "", index: int = -1, sha256: str = "") -> None:
-        # Hours of work may be in this file.
-        blob = self._patiently(lambda: self._blobs.add_file(path, sha256))
-        self._patiently(lambda: self._store.add_result(self._claim, kind, name, index, *blob))
-        self._report("changed", self._claim.job)
-
-    def _patiently(self, write: Callable[[], Result]) -> Result:
-        return self._room.keep_trying(write, partial(_wait_for_room, self._report))
-
-
-def run_job(
-    job: ClaimedJob,
-    runner: Runner,
-    store: JobStore,
-    blobs: BlobStore,
-    report: Report,
-    settings: ServiceSettings,
-    folder: Path,
-) -> bool:
-    """Run a job, and record how it ended. Any exception ends the job, not the worker.
-
-    A full disk ends neither: the job is queued again, for a time with more room.
-
-    Returns:
-        Whether the job's work is over.
-    """
-    device, room = settings.devices[0], DiskRoom(settings.data, settings.reserve_mb * 1e6)
-    sink = JobSink(store, blobs, job, report, room)
-    where = {"machine": settings.machine, "sink": sink, "work_folder": folder}
-    end, over = partial(store.finish, job), True
-    try:
-        folder.mkdir(parents=True)
-        if isinstance(job.request, ReconstructionRequest):
-            # Imported here, since a worker for shots alone needs neither torch nor decoders.
-            from ex4d.service.scene_job import reconstruct_sent
-
-            reconstruct_sent(job.request, blobs, device=Devices.parse(device).first, **where)
-        else:
-            passes = job.request if isinstance(job.request, PassesRequest) else None
-            shot = job.request.shot if isinstance(job.request, PassesRequest) else job.request
-            deep = shot.draws_deep
-            scene = open_scene(blobs, shot.scene, deep=deep)
-            verify_inputs(blobs, scene_inputs(scene, deep=deep), sink.progress)
-            if passes is None:
-                runner(scene, shot, device=device, **where)
-            else:
-                from ex4d.service.passes_job import render_passes
-
-                render_passes(scene, passes, device=Devices.parse(device).first, **where)
-    except ClaimLost as lost:
-        end = partial(log.info, "%s; dropped", lost)
-    # Engines may raise anything, and other jobs must run.
-    except Exception as error:
-        reason = str(refusal_for(error, settings.data))
-        if room.is_lacking(error):
-            log.warning("job %s waits for disk space: %s", job.job, user_message(error))
-            end, over = partial(store.put_back, job, room.needed_after(folder_bytes(folder)), reason), False
-        else:
-            log.exception("job %s failed", job.job)
-            end = partial(store.fail, job, reason)
-    # First the folder: on a full disk the record needs the room that this gives.
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        room.keep_trying(end, partial(_wait_for_room, report))
-    except ClaimLost as lost:
-        log.info("%s; dropped", lost)
-    return over
-
-
-def _wait_for_room(report: Report, reason: str, seconds: float = _ROOM_SECONDS) -> None:
-    report("waiting", reason.replace("\n", " "))
-    time.sleep(seconds)
-
-
-def work(settings: ServiceSettings, name: str, report: Report) -> None:
-    """Take and run jobs, forever."""
-    wake = threading.Event()
-    threading.Thread(target=_watch_stdin, args=(wake,), name="stdin", daemon=True).start()
-    device = settings.devices[0]
-    room = DiskRoom(settings.data, settings.reserve_mb * 1e6)
-    wait = partial(_wait_for_room, report)
-    store = room.keep_trying(lambda: JobStore(settings.database), wait)
-    # Of each user; each knows what it has verified.
-    stores: dict[str, BlobStore] = {}
-    runner = _load(settings.runner, device)
-    use_one_thread(device)
-    capabilities = _report_capabilities(device, settings.machine, report)
-    # What is still to be loaded before a job asks for it.
-    preload = settings.preload
-    # Jobs that ran into the full disk, one after the other.
-    ran_full = 0
-    while True:
-        wake.clear()
-        problem = room.problem()
-        job = None if problem else room.keep_trying(lambda: store.claim(name, device, room.free()), wait)
-        if job is None and store.has_queued():
-            wait(problem or f"a queued job needs more than the {room.free() / 1e6:.0f} MB that are free")
-            continue
-        if job is None:
-            report("idle")
-            if preload is not None and preload_weights(preload, device, settings.machine, wake):
-                preload = None
-            while not wake.wait(_CHECK_SECONDS):
-                capabilities = _report_capabilities(device, settings.machine, report, capabilities)
-            continue
-        report("claimed", job.job)
+    def compute(self, job: ClaimedJob, blobs: BlobStore, *, sink: TakeSink, folder: Path) -> None:
         if getattr(job.request, "engine", "") == "wan":
-            preload = None  # its own weights are wanted now
-        log.info("job %s: %s, %r", job.job, job.request.engine, job.request.label)
-        if job.owner not in stores:
-            stores[job.owner] = BlobStore(user_folder(settings.data, job.owner))
-        blobs = stores[job.owner]
-        over = run_job(job, runner, store, blobs, report, settings, settings.data / "work" / name / job.secret)
-        report("ended", job.job, str(os.fstat(sys.stderr.fileno()).st_size))
-        capabilities = _report_capabilities(device, settings.machine, report, capabilities)
-        ran_full = 0 if over else ran_full + 1
-        for _ in range(min(2**ran_full - 1, _LONGEST_PAUSE)):
-            wait(f"job {job.job} ran into the full disk")
+            self._preload = None  # its own weights are wanted now
+        where = {"device": self.device, "machine": self._machine}
+        compute_here(job.request, blobs, self._runner, **where, sink=sink, work_folder=folder)
+
+    def idle(self, wake: threading.Event, seconds: float) -> None:
+        if self._preload is not None and preload_weights(self._preload, self.device, self._machine, wake):
+            self._preload = None
+        wake.wait(seconds)
 
 
 class _WorkCame(Exception):
@@ -270,7 +121,7 @@ def preload_weights(preset: WanPreset, device: str, machine: MachineSettings, wa
     return True
 
 
-def _load(runner: str, device: str) -> Runner:
+def load_runner(runner: str, device: str) -> Runner:
     """Import the runner and, with it, torch; and compile kernels: those of every picture now, others meanwhile."""
     module, _, function = runner.partition(":")
     loaded = getattr(importlib.import_module(module), function)
@@ -299,15 +150,7 @@ def use_one_thread(device: str) -> None:
         sys.modules["torch"].set_num_threads(1)
 
 
-def _report_capabilities(device: str, machine: MachineSettings, report: Report, known: object = None) -> object:
-    """Report what the worker can do, unless that is what the service knows; returns it."""
-    found = _capabilities(device, machine)
-    if found != known:
-        report("ready", json.dumps(found))
-    return found
-
-
-def _capabilities(device: str, machine: MachineSettings) -> tuple[str, dict[str, dict[str, str]]]:
+def capabilities(device: str, machine: MachineSettings) -> tuple[str, dict[str, dict[str, str]]]:
     """The device's name, the engines and rasterizers that the runner uses and the licence allows, and what it lacks.
 
     Also the weights of the engine wan that other programs have here, by the names of parts, and further adapters.
@@ -411,7 +254,10 @@ def main() -> None:
             output.write(" ".join(words).encode() + b"\n")
 
     try:
-        work(settings, options.name, report)
+        wake = threading.Event()
+        threading.Thread(target=_watch_stdin, args=(wake,), name="stdin", daemon=True).start()
+        place = _ThisProcess(settings)
+        work(settings, options.name, report, wake, place, lambda: os.fstat(sys.stderr.fileno()).st_size)
     except Exception as error:
         if not is_expected(error):
             raise

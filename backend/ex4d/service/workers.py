@@ -1,30 +1,26 @@
-"""`Workers`: starts, wakes, watches, stops and replaces the worker processes of a service.
+"""`Workers`: starts, wakes, watches, stops and replaces the workers of a service, wherever they run.
 
-A byte on a worker's standard input means that there may be work; its end means that the service has ended. The worker
-reports on its standard output (see `ex4d.service.worker`). All state is in the job store; the pipes only save polling.
+They report in lines (see `ex4d.service.worker`); `ex4d.service.worker_processes` starts them. All state is in the job
+store; the lines only save polling.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import secrets
 import shutil
-import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 
 from ex4d.service.disk_room import DiskRoom
 from ex4d.service.inbox import Inbox
 from ex4d.service.job_store import JobStore
-from ex4d.service.processes import ChildProcess, shorten_log
 from ex4d.service.settings import ServiceSettings
+from ex4d.service.worker_processes import LocalPlaces, WorkerPlaces, WorkerProcess
 from ex4d_core import __version__
 from ex4d_core.job_status import JobSilence, JobStatus
 from ex4d_core.messages import Welcome
@@ -41,18 +37,13 @@ _START_SECONDS = 120.0
 _STOP_SECONDS = 1.0
 # The worker of a cancelled job gets the time of this many of its longest steps.
 _STEPS_UNTIL_KILLED = 3
-_LOG_LINES = 5
-# How processes end by an error in native code; SIGKILL comes from the system or from here.
-_CRASH_SIGNALS = frozenset(
-    getattr(signal, name) for name in ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL") if hasattr(signal, name)
-)
 # What is known of the room on the disk is at most this old.
 _ROOM_SECONDS = 0.2
 
 
 @dataclass
 class _Worker:
-    """One process.
+    """One worker.
 
     Attributes:
         process: what runs it.
@@ -69,7 +60,7 @@ class _Worker:
         finished: how many jobs it has worked on before.
     """
 
-    process: ChildProcess
+    process: WorkerProcess
     name: str
     heard: float
     proven: bool = False
@@ -88,7 +79,6 @@ class _Slot:
     """A device's place: the worker there now, or when to start the next one, and what the last one reported."""
 
     device: str
-    log: Path
     worker: _Worker | None = None
     start_at: float = 0.0
     failed_starts: int = 0
@@ -97,7 +87,7 @@ class _Slot:
 
 
 class Workers:
-    """One worker for each device; to be used on the service's loop only."""
+    """One worker for each place; to be used on the service's loop only."""
 
     def __init__(
         self,
@@ -106,6 +96,7 @@ class Workers:
         inbox: Inbox,
         job_changed: Callable[[str], None],
         job_left: Callable[[str], None] = lambda job: None,
+        places: WorkerPlaces | None = None,
     ):
         """Prepare the folders; `tick` starts the workers.
 
@@ -115,6 +106,7 @@ class Workers:
             inbox: of the loop.
             job_changed: called with a job's id whenever a worker, or its end, has changed it.
             job_left: called with a job's id whenever a worker, or its end, has left it.
+            places: where workers run; on this machine's devices of the settings by default.
         """
         self._settings = settings
         self._store = store
@@ -124,14 +116,11 @@ class Workers:
         self._room = DiskRoom(settings.data, settings.reserve_mb * 1e6)
         self._paused, self._asked_at = "", -_ROOM_SECONDS
         self._work = settings.data / "work"
-        logs = settings.data / "logs"
+        self._places = places or LocalPlaces(settings)
         shutil.rmtree(self._work, ignore_errors=True)
         self._work.mkdir(exist_ok=True)
-        logs.mkdir(exist_ok=True)
-        self._slots = [
-            _Slot(device, logs / f"worker-{number}-{device.replace(':', '')}.log")
-            for number, device in enumerate(settings.devices)
-        ]
+        (settings.data / "logs").mkdir(exist_ok=True)
+        self._slots = [_Slot(device) for device in self._places.devices()]
 
     def welcome(self, *, busy: bool) -> Welcome:
         """How the service introduces itself: its devices, and what any of them can do."""
@@ -139,7 +128,7 @@ class Workers:
         paused = self.paused()
         devices = [
             (slot.device_name or f"{slot.device} (starting)") + (paused and f"{PAUSED}{paused}") for slot in self._slots
-        ]
+        ] or [self._places.problem()]
         engines = merged("engines")
         unavailable = {name: text for name, text in merged("unavailable").items() if name not in engines}
         return Welcome("ex4d", __version__, devices, engines, merged("rasterizers"), busy, unavailable)
@@ -181,9 +170,7 @@ class Workers:
             if worker.idle:
                 # It was silent until now because it was idle.
                 worker.idle, worker.heard = False, time.monotonic()
-                # It may have died; then its end is on the way to us.
-                with contextlib.suppress(OSError):
-                    worker.process.input.write(b"\n")
+                worker.process.wake()
 
     def job_cancelled(self, job: str) -> None:
         """Have the worker of a cancelled job ask for other work soon, or replace it.
@@ -208,7 +195,8 @@ class Workers:
         while self._ended:
             self._clean_up(*self._ended[0])
             self._ended.pop(0)
-        due = [now + _LONGEST_PAUSE_SECONDS]
+        due = [now + min(_LONGEST_PAUSE_SECONDS, self._places.tick())]
+        self._fit_to_places()
         for slot in self._slots:
             worker = slot.worker
             if worker is None:
@@ -231,30 +219,38 @@ class Workers:
         """End all workers; when this returns none is left, and none will be started."""
         workers = self._running()
         for worker in workers:
-            worker.process.input.close()
+            worker.process.end()
         deadline = time.monotonic() + _STOP_SECONDS
         for worker in workers:
             try:
                 worker.process.wait(max(deadline - time.monotonic(), 0.0))
-            except subprocess.TimeoutExpired:
+            except TimeoutError:
                 worker.process.kill()
                 worker.process.wait()
+        self._places.stop()
         self._slots.clear()
         shutil.rmtree(self._work, ignore_errors=True)
 
     def _running(self) -> list[_Worker]:
         return [slot.worker for slot in self._slots if slot.worker]
 
+    def _fit_to_places(self) -> None:
+        """Have a slot for each place; one too many goes when its worker has ended, or has no work yet."""
+        devices = self._places.devices()
+        self._slots += [_Slot(device) for device in devices[len(self._slots) :]]
+        for slot in self._slots[len(devices) :][::-1]:
+            if slot.worker is None:
+                self._slots.remove(slot)
+            elif not slot.worker.proven:
+                slot.worker.kill_reason = "has no place any more"
+                slot.worker.process.kill()
+
     def _start(self, slot: _Slot) -> None:
-        data = self._settings.data
-        name = f"{self._slots.index(slot)}-{secrets.token_hex(4)}"
-        options = {"data": str(data), "name": name, "device": slot.device, "runner": self._settings.runner}
-        options["machine"] = self._settings.machine.to_json()
-        options["reserve"] = str(self._settings.reserve_mb)
-        options["preload"] = self._settings.preload or ""
-        process = ChildProcess("ex4d.service.worker", options, data, slot.log)
+        number = self._slots.index(slot)
+        name = f"{number}-{secrets.token_hex(4)}"
+        process = self._places.start(number, name)
         slot.worker = _Worker(process, name, heard=time.monotonic())
-        log.info("worker %s on %s started as process %d", name, slot.device, process.pid)
+        log.info("worker %s on %s started as %s", name, process.device, process.what)
         threading.Thread(target=self._listen, args=(slot, slot.worker), name=f"worker {name}", daemon=True).start()
 
     def _listen(self, slot: _Slot, worker: _Worker) -> None:
@@ -288,7 +284,7 @@ class Workers:
                 self.wake()
         elif word == "claimed":
             self._asks_for_work(slot, worker, job=rest)
-            log.info("job %s runs on %s", rest, slot.device)
+            log.info("job %s runs on %s", rest, worker.process.device)
             status = self._store.status(rest)
             if status and status.state == "cancelled":
                 self.job_cancelled(rest)
@@ -300,7 +296,7 @@ class Workers:
 
     def _ends_job(self, worker: _Worker, job: str, log_bytes: str) -> None:
         # Its lines are never quoted in the reason of another's job.
-        worker.process.log_start = int(log_bytes)
+        worker.process.begin_lines(int(log_bytes))
         worker.finished += 1
         if status := self._store.status(job):
             log.info("job %s is %s %s", job, status.state, status.reason.partition("\n")[0])
@@ -317,24 +313,21 @@ class Workers:
         worker.idle, worker.job, worker.kill_at, worker.kill_reason = idle, job, None, ""
         worker.proven = True
         slot.failed_starts = 0
-        if shorten_log(slot.log):
-            worker.process.log_start = 0
+        worker.process.shorten_log()
 
     def _clean_up(self, slot: _Slot, worker: _Worker) -> None:
         """Requeue or fail the job of a dead worker, and plan the start of the next worker."""
-        process = worker.process
-        reason = f"the worker on {slot.device} {worker.kill_reason or _ending(process.returncode)}"
-        last = _last_lines(slot.log, process.log_start)
-        last_lines = "\n".join(last)
+        end = worker.process.close()
+        reason = f"the worker on {worker.process.device} {worker.kill_reason or end.reason}"
+        last_lines = "\n".join(end.last_lines)
         # A full disk kills as well (a mapped file without room is a SIGBUS). Asked before its folder makes room, which
         # the record of its end may need.
         # Native code that wrote where it must not may end the process a job later; a second time it is a new process.
-        inherited = worker.finished > 0 and -process.returncode in _CRASH_SIGNALS
-        worker.to_blame = worker.to_blame and not inherited and not self._room.problem()
+        inherited = worker.finished > 0 and end.in_native_code
+        worker.to_blame = worker.to_blame and end.blames and not inherited and not self._room.problem()
         shutil.rmtree(self._work / worker.name, ignore_errors=True)
         status = self._store.worker_died(worker.name, f"{reason}\n{last_lines}".strip(), count=worker.to_blame)
         log.warning("%s%s", reason, f"; its last lines:\n{last_lines}" if last_lines else "")
-        process.close()
         slot.worker = None
         if worker.proven:
             slot.start_at = 0.0
@@ -342,30 +335,9 @@ class Workers:
             pause = min(_FIRST_PAUSE_SECONDS * 2**slot.failed_starts, _LONGEST_PAUSE_SECONDS)
             slot.start_at = time.monotonic() + pause
             slot.failed_starts += 1
-            slot.device_name = f"{slot.device} (does not start: {last[-1] if last else reason})"
+            slot.device_name = f"{slot.device} (does not start: {end.last_lines[-1] if end.last_lines else reason})"
         if status:
             log.info("job %s is %s after attempt %d", status.job, status.state, status.attempt)
             self._job_changed(status.job)
             self._job_left(status.job)
             self.wake()
-
-
-def _ending(code: int) -> str:
-    """How a process ended, for people."""
-    if code >= 0:
-        return f"ended with exit code {code}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    hint = {"SIGKILL": ", by the system if memory ran out", "SIGSEGV": ", a crash in native code"}.get(name, "")
-    return f"was killed by {name}{hint}"
-
-
-def _last_lines(path: Path, start: int) -> list[str]:
-    try:
-        with open(path, "rb") as file:
-            file.seek(max(path.stat().st_size - 4096, start))
-            return file.read().decode(errors="replace").strip().splitlines()[-_LOG_LINES:]
-    except FileNotFoundError:
-        return []

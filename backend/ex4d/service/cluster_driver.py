@@ -1,0 +1,149 @@
+"""The driver of a Ray cluster: has Ray place the service's workers, and feeds them from the job store.
+
+`ex4d.service.cluster_places` starts it. It is a process of its own, since Ray ends a driver whose node fails, and since
+the service must not import Ray. Each worker has a thread here, which claims and records jobs as a worker process does.
+Lines on standard input:
+
+    start WORKER | wake WORKER | kill WORKER
+
+and on standard output:
+
+    room COUNT             (workers that the nodes have room for)
+    WORKER at DEVICE       (of which node it is)
+    WORKER starting        (it waits for its place, or loads)
+    WORKER ...             (as a worker process says, see `ex4d.service.worker`)
+    WORKER over {"reason": ..., "blames": ...}
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+import ray
+import ray.exceptions
+
+from ex4d.machine import MachineSettings
+from ex4d.service.cluster_messages import VersionError
+from ex4d.service.cluster_place import Cluster, ClusterPlace, why_lost
+from ex4d.service.cluster_rules import resources_of, room_of
+from ex4d.service.job_execution import Report, WorkerLost, work
+from ex4d.service.processes import start_child
+from ex4d.service.settings import ServiceSettings
+from ex4d_core.errors import user_message
+
+log = logging.getLogger("ex4d.service.cluster_driver")
+
+# How often nodes that come and go are looked for.
+_LOOK_SECONDS = 1.0
+
+
+class _Worker:
+    """A worker's thread, and how to wake and end it."""
+
+    def __init__(self, cluster: Cluster, name: str, report: Report):
+        self.wake = threading.Event()
+        self._cluster, self._name, self._report = cluster, name, report
+        self._killed = threading.Event()
+        self._place: ClusterPlace | None = None
+        threading.Thread(target=self._run, name=f"worker {name}", daemon=True).start()
+
+    def kill(self) -> None:
+        self._killed.set()
+        if self._place:
+            self._place.kill()
+
+    def _run(self) -> None:
+        place, end = None, ("ended", True)
+        try:
+            place = self._place = ClusterPlace(
+                self._cluster, self._name, resources_of(self._cluster.settings), self.wake
+            )
+            if self._killed.is_set():
+                raise WorkerLost("was stopped", False)
+            place.start(self._say)
+            work(self._cluster.settings, self._name, self._say, self.wake, place, lambda: 0)
+        except WorkerLost as lost:
+            end = lost.args
+        except VersionError as error:
+            end = str(error), False
+        except ray.exceptions.RayTaskError as error:
+            end = f"cannot work: {user_message(error.cause) if error.cause else error}", True
+        except ray.exceptions.RayError as error:
+            end = why_lost(error)
+        # Its jobs go to others, whatever it is.
+        except Exception as error:
+            log.exception("worker %s", self._name)
+            end = f"failed: {user_message(error)}", True
+        finally:
+            if place:
+                place.leave()
+            reason, blames = end
+            self._say("over", json.dumps({"reason": reason, "blames": blames}))
+
+    def _say(self, *words: str) -> None:
+        self._report(self._name, *words)
+
+
+def _obey(cluster: Cluster, report: Report) -> None:
+    """Do what standard input says, to its end."""
+    workers: dict[str, _Worker] = {}
+    for line in sys.stdin:
+        word, _, name = line.strip().partition(" ")
+        if word == "start":
+            workers[name] = _Worker(cluster, name, report)
+        elif word == "wake" and name in workers:
+            workers[name].wake.set()
+        elif word == "kill" and name in workers:
+            workers[name].kill()
+    # The service has ended, and so must this process; Ray ends its workers.
+    os._exit(0)
+
+
+def _connect(address: str) -> None:
+    """Join the cluster, or end with a sentence."""
+    try:
+        ray.init(address, namespace="ex4d", logging_level=logging.WARNING)
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        text = " ".join(str(error).split())[:500]
+        sys.exit(
+            f"cannot join the Ray cluster {address}: {text}; run 'ray start --address=HOST:PORT' on this machine, with "
+            "the same versions of Ray and Python and the same token as on the cluster's head"
+        )
+
+
+def main() -> None:
+    """Drive until the end of standard input."""
+    options, output = start_child("The driver of a cluster", "settings")
+    given = json.loads(options.settings)
+    machine = MachineSettings.from_json(given.pop("machine"))
+    settings = ServiceSettings(**{**given, "data": Path(given["data"])}, machine=machine)
+    lock = threading.Lock()
+
+    def report(*words: str) -> None:
+        line = " ".join(words).encode() + b"\n"
+        with lock:
+            try:
+                output.write(line)
+            except OSError:  # the service has ended
+                os._exit(0)
+
+    assert settings.cluster, "only a service with a cluster has a driver"
+    _connect(settings.cluster)
+    cluster, resources, told = Cluster(settings), resources_of(settings), -1
+    threading.Thread(target=_obey, args=(cluster, report), name="stdin", daemon=True).start()
+    while True:
+        room = sum(room_of(node["Resources"], resources) for node in ray.nodes() if node["Alive"])
+        if room != told:
+            report("room", str(room))
+            told = room
+        time.sleep(_LOOK_SECONDS)
+
+
+if __name__ == "__main__":
+    main()

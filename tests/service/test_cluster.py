@@ -1,0 +1,102 @@
+"""Workers on the nodes of a Ray cluster on this machine, and a service whose jobs run there; all tests share it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from importlib.util import find_spec
+from pathlib import Path
+
+import psutil
+import pytest
+
+from campaigns.ray_nodes import RayNodes
+from ex4d_core.messages import Hello
+
+pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="workers on a cluster need the extra cluster")
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory):
+    """A cluster with one node; a test may add others."""
+    nodes = RayNodes(tmp_path_factory.mktemp("ray"), Path(__file__).parent)
+    nodes.add()
+    yield nodes
+    nodes.stop()
+
+
+@pytest.fixture(scope="module")
+def service(service_process, nodes, tmp_path_factory):
+    """Its nodes see none of its files, as if they were other machines."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in nodes.environment.items():
+            patch.setenv(name, value)
+        place = {"cluster": nodes.address, "cluster_cores": 1, "cluster_shared": False}
+        service = service_process(tmp_path_factory.mktemp("service") / "data", **place)
+        yield service
+        assert service.stop() == 0
+
+
+@pytest.fixture
+def wire(service, connect, scene):
+    wire = connect(service)
+    wire.upload_scene(scene)
+    return wire
+
+
+def frames_of(events):
+    return sorted(event.index for event in events if event.kind == "frame")
+
+
+def test_a_job_runs_on_a_node_and_its_files_come_back(wire, shot):
+    status, events = wire.finish(wire.submit(shot("good")))
+    assert (status.state, status.attempt) == ("done", 1), status.reason
+    assert frames_of(events) == [0, 1, 2, 3, 4, 5]
+    for event in events:
+        assert event.kind != "frame" or wire.download(event.sha256) == f"frame {event.index} of gradient".encode()
+    (device,) = wire.ask(Hello()).devices
+    assert "of node" in device
+
+
+def test_an_error_there_is_the_jobs_own_and_the_worker_goes_on(wire, shot, nodes):
+    workers = nodes.workers()
+    status, _ = wire.finish(wire.submit(shot("refuse")))
+    assert (status.state, status.reason) == ("failed", "this shot cannot be made; choose another")
+    assert nodes.workers() == workers
+
+
+def test_a_cancelled_job_stops_and_its_worker_takes_the_next(wire, shot, nodes, tmp_path):
+    job = wire.submit(shot(f"count {tmp_path / 'never'}"))
+    wire.wait_for_half(job)
+    workers = nodes.workers()
+    assert wire.cancel(job).state == "cancelled"
+    assert wire.finish(wire.submit(shot("good")))[0].state == "done"
+    assert nodes.workers() == workers, "it need not load its models again"
+
+
+def test_a_driver_that_dies_finds_its_queue_again_and_leaves_no_worker(service, wire, shot, nodes, tmp_path):
+    go = tmp_path / "go"
+    jobs = [wire.submit(shot(f"wait {go}")), wire.submit(shot("good"))]
+    wire.wait_for_half(jobs[0])
+    (old,), (driver,) = nodes.workers(), service.worker_pids()
+    os.kill(driver, signal.SIGKILL)
+    go.touch()
+    ends = [wire.finish(job)[0] for job in jobs]
+    assert [(status.state, status.attempt) for status in ends] == [("done", 2), ("done", 1)]
+    psutil.wait_procs([old])
+
+
+def test_jobs_of_a_worker_and_of_a_node_that_die_run_on_others(service, wire, shot, nodes, tmp_path):
+    short_lived = nodes.add()
+    go = tmp_path / "go"
+    jobs = [wire.submit(shot(f"wait {go}")) for _ in range(2)]
+    for job in jobs:
+        wire.wait_for_half(job)
+    nodes.kill(short_lived)
+    service.wait_for_log(r"the worker on cpu of node \S+ (was lost|died)")
+    (worker,) = nodes.workers()
+    worker.kill()
+    go.touch()
+    ends = [wire.finish(job) for job in jobs]
+    assert [(status.state, status.attempt) for status, _ in ends] == [("done", 2), ("done", 2)]
+    assert [frames_of(events) for _, events in ends] == [[0, 1, 2, 3, 4, 5]] * 2
