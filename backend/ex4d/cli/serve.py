@@ -11,6 +11,7 @@ import itertools
 import sys
 
 from ex4d.cli.flags import add_flags, settings_from
+from ex4d.cli.keys import report_created
 from ex4d.cli.options import add_accept_licence_argument, add_machine_arguments, machine_settings
 from ex4d.cli.parsing import refuse_without_effect
 from ex4d.cli.report import Report
@@ -52,13 +53,7 @@ def run(options: argparse.Namespace, report: Report) -> int:
     settings = settings_from(options, ServiceSettings, devices=devices, machine=machine)
     if options.create_keys is not None:
         files = create_keys(settings.keys or settings.data / "keys", options.create_keys)
-        name = options.create_keys
-        report.note(
-            f"copy these two files to the computer of {name}, then delete the first one here. It is {name}'s own "
-            f"secret: the sentence in it, 'DO NOT PROVIDE THIS FILE TO OTHER USERS', means anyone but {name}"
-        )
-        report.add("client_secret", files.client_secret)
-        report.add("server_public", files.server_public)
+        report_created(files, options.create_keys, report)
         return 0
     return run_service(settings)
 

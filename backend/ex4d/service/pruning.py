@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 
+from ex4d.service.accounts import Accounts
 from ex4d.service.blob_store import BlobStore
 from ex4d.service.corrupt_database import corruption_reported
 from ex4d.service.job_store import JobStore
@@ -113,12 +114,11 @@ class Tidying:
             if steady - self._began >= _TRUST_CLOCK_SECONDS:
                 freed += sum(blobs.drop_abandoned(clocks) for blobs in stores.values())
             sizes = {user: blobs.total_bytes() for user, blobs in stores.items()}
-            level = _level(sizes.values(), settings.cache_gb * 1e9)
-            if settings.many_users:
-                level = min(level, settings.user_gb * 1e9)
+            level, accounts = _level(sizes.values(), settings.cache_gb * 1e9), Accounts(settings)
             for user, blobs in stores.items():
-                if sizes[user] > level:
-                    freed += _drop(blobs, store, user, level, clocks)
+                most = min(level, accounts.bytes(user))
+                if sizes[user] > most:
+                    freed += _drop(blobs, store, user, most, clocks)
         return Pruned(jobs, freed)
 
     def tidy_user(self, user: str, most: float, aim: float) -> int:

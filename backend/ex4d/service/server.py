@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 
 import zmq
 
+from ex4d.service.audit import Audit
 from ex4d.service.connections import ConnectionGuard, bind_router, raise_descriptor_limit
 from ex4d.service.corrupt_database import corruption_reported
 from ex4d.service.disk_room import DiskRoom
@@ -87,7 +88,16 @@ def run_service(settings: ServiceSettings) -> int:
         weights = WeightFetches(settings.machine, logs, allowed, workers.weights_elsewhere)
         stack.callback(weights.stop)
         chores = _Chores(store, tidying, users, inbox)
-        front = Front(socket, store, users, views, workers, settings, inbox, weights, guard, chores.tidy_soon, user_of)
+        audit = Audit(logs)
+        stack.callback(audit.close)
+        audit.record("start", "", address=address)
+        stack.callback(audit.record, "stop", "")
+        front = Front(
+            *(socket, store, users, views, workers, settings, inbox, weights, guard),
+            tidy=chores.tidy_soon,
+            user_of=user_of,
+            audit=audit,
+        )
         stack.callback(workers.stop)
         log.info("listening on %s", address)
         _loop(chores, front, workers, views, inbox, socket, stop)

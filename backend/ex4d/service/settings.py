@@ -60,8 +60,9 @@ class ServiceSettings(Settings):
             may take as much.
         keep_days: finished jobs are forgotten after this time.
         shared: whether all holders of keys are one user, named "".
-        admins: users who also list and cancel the jobs of the others.
+        admins: users who also list, cancel and order the jobs of the others; `ex4d.service.accounts` may name more.
         user_jobs: queued and running jobs of each user.
+        user_running: jobs of each user that run at once; None for any number.
         user_gb: footage, results and uploads in progress of each user.
         user_requests: a second, of each user; any more wait.
         reserve_mb: disk space that uploads leave free, so that jobs and their records still have room.
@@ -103,12 +104,17 @@ class ServiceSettings(Settings):
     admins: Annotated[
         tuple[Annotated[str, Length(64, 1)], ...],
         Option(
-            "a client who also lists and cancels the jobs of all others; repeatable", metavar="CLIENT", flag="--admin"
+            "a client who also lists, cancels and orders the jobs of all others; repeatable",
+            metavar="CLIENT",
+            flag="--admin",
         ),
     ] = ()
     user_jobs: Annotated[
         int, Range(1), Option("limit of queued and running jobs for each user, where clients have keys")
     ] = 200
+    user_running: Annotated[
+        int | None, Range(1), Option("limit of jobs of each user that run at once, where clients have keys")
+    ] = None
     user_gb: Annotated[
         float, Range(above=0), Option("limit of footage and results for each user, where clients have keys")
     ] = 25.0
