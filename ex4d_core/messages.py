@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 
 from ex4d_core.errors import RequestError
+from ex4d_core.folder_messages import DescribeFolders, FoldersReply, TakeFile
 from ex4d_core.job_status import MAX_BLOB_BYTES, BlobSize, JobDetails, JobEvent, JobSilence, JobStatus, Line, Reason
 from ex4d_core.message_base import Message, Reply
 from ex4d_core.schema import Codec, Length, Range, Shown
@@ -337,6 +338,8 @@ REQUESTS: dict[str, type[Message]] = {
         AskSilence,
         DescribeTurns,
         SetPriority,
+        DescribeFolders,
+        TakeFile,
         DescribeWeights,
         FetchWeights,
         CancelFetch,
@@ -358,6 +361,7 @@ REPLIES: dict[str, type[Message]] = {
         JobsDescribed,
         Silence,
         TurnsReply,
+        FoldersReply,
         WeightsReply,
         EventsReply,
         StatusReply,
@@ -380,6 +384,8 @@ ANSWERS: dict[type[Message], type[Message]] = {
     AskSilence: Silence,
     DescribeTurns: TurnsReply,
     SetPriority: StatusReply,
+    DescribeFolders: FoldersReply,
+    TakeFile: PutBlobReply,
     DescribeWeights: WeightsReply,
     FetchWeights: WeightsReply,
     CancelFetch: WeightsReply,

@@ -12,6 +12,7 @@ machine: --keys, or keys in the data folder.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -116,8 +117,8 @@ def _add_change(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}", type=_limit(kind), metavar="LIMIT", help=f"limit of {told[name]}, or default")
 
 
-def _limit(kind: type) -> object:
-    def limit(text: str) -> object:
+def _limit(kind: type[int] | type[float]) -> Callable[[str], int | float | str]:
+    def limit(text: str) -> int | float | str:
         return text if text == _DEFAULT else kind(text)
 
     limit.__name__ = "limit"  # what argparse calls an invalid one

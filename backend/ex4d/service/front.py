@@ -104,6 +104,8 @@ class Front:
             messages.BlobStatus: self._blob_status,
             messages.PutBlob: self._put_blob,
             messages.GetBlob: self._get_blob,
+            messages.DescribeFolders: self._describe_folders,
+            messages.TakeFile: self._take_file,
             messages.Submit: self._submit,
             messages.Cancel: self._cancel,
             messages.Withdraw: self._withdraw,
@@ -280,6 +282,16 @@ class Front:
         chunk = self._users.of(request.user).downloads.chunk(message)
         self._audit.count("fetch", request.user, files=int(not message.offset), bytes=len(chunk.payload))
         request.answer(chunk)
+
+    def _describe_folders(self, message: messages.DescribeFolders, request: _Request) -> None:
+        request.answer(messages.FoldersReply(self._users.folders.names(request.user)))
+
+    def _take_file(self, message: messages.TakeFile, request: _Request) -> None:
+        require_hash(message.sha256)
+        opened = partial(self._users.folders.open, request.user, message.path)
+        if self._users.of(request.user).uploads.take(message.sha256, message.size, opened, request.answer):
+            about = {"path": message.path, "sha256": message.sha256, "bytes": message.size}
+            self._audit.record("take file", request.user, **about)
 
     def _submit(self, message: messages.Submit, request: _Request) -> None:
         self._store.set_running_limit(request.user, self._users.accounts.running(request.user))

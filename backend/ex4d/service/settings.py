@@ -68,6 +68,7 @@ class ServiceSettings(Settings):
         reserve_mb: disk space that uploads leave free, so that jobs and their records still have room.
         fetch_weights: whether clients may have weights downloaded; "auto" allows it where no keys are needed, to this
             user's own programs.
+        folders: file that lists folders which clients reach, too; see `ex4d.service.shared_folders`. None for none.
         preload: the preset of the engine wan whose weights each worker loads before the first job asks for them.
         runner: ``module:function`` that generates a shot, called like `ex4d.pipeline.take.generate_take`.
 
@@ -121,6 +122,10 @@ class ServiceSettings(Settings):
     user_requests: Annotated[
         int, Range(1), Option("requests a second for each user, where clients have keys; any more wait")
     ] = 2000
+    folders: Annotated[
+        Folder | None,
+        Option("TOML file that lists folders which clients reach, too, so that their files need not be sent"),
+    ] = None
     preload: Annotated[
         WanPreset | None, Option("load the weights of this preset of the engine wan when the service starts")
     ] = None
@@ -132,7 +137,7 @@ class ServiceSettings(Settings):
         match = _ADDRESS.fullmatch(self.address)
         if not match or int(match["port"]) > 65535:
             raise RequestError(f"invalid address {self.address!r}: expected tcp://HOST:PORT, such as {DEFAULT_ADDRESS}")
-        for name in ("data", "keys"):
+        for name in ("data", "keys", "folders"):
             if (path := getattr(self, name)) is not None:
                 object.__setattr__(self, name, path.expanduser().absolute())
         if not self.devices:

@@ -20,6 +20,7 @@ from ex4d.service.inbox import Inbox
 from ex4d.service.refusals import Later, Refusal
 from ex4d.service.request_checks import RequestChecks
 from ex4d.service.settings import ServiceSettings, is_client_name
+from ex4d.service.shared_folders import SharedFolders
 from ex4d.service.uploads import Uploads
 
 # After a tidying that did not make the room, there is none for so long.
@@ -64,6 +65,7 @@ class Users:
 
     Attributes:
         accounts: their roles and limits.
+        folders: what they need not send.
     """
 
     def __init__(self, settings: ServiceSettings, inbox: Inbox, tidy: Callable[[str, float, float], int]):
@@ -75,9 +77,10 @@ class Users:
             tidy: what `UserRoom` calls, with the name of the user before.
 
         Raises:
-            ServiceError: the accounts cannot be read.
+            ServiceError: the accounts, or the list of shared folders, cannot be read.
         """
         self.accounts = Accounts(settings)
+        self.folders = SharedFolders.read(settings.folders)
         self._settings, self._inbox, self._tidy = settings, inbox, tidy
         self._users: dict[str, User] = {}
 
