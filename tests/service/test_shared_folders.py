@@ -1,4 +1,4 @@
-"""Files that client and service both reach are copied there, by the owner's list of folders, and never by a bare path."""
+"""Files that client and service both reach are copied there by the list of the owner, never by a bare path."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def _set_priority(client: Client, job: str, priority: str) -> JobStatus:
     from ex4d_core.errors import RequestError
     from ex4d_core.messages import SetPriority
 
-    known = next((one for one in PRIORITIES if one == priority), None)
+    known = {str(one): one for one in PRIORITIES}.get(priority)
     if known is None:
         raise RequestError(f"--priority: invalid priority {priority!r}: expected {', '.join(PRIORITIES)}")
     try:

@@ -42,6 +42,7 @@ class Audit:
         logs: Path | None,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
+        counted: Callable[[str, str, dict[str, int]], None] = lambda event, user, amounts: None,
     ):
         """Append to the log of a folder.
 
@@ -49,7 +50,9 @@ class Audit:
             logs: the folder of logs; None for no log.
             clock: seconds since any moment, without jumps.
             wall_clock: seconds since 1970.
+            counted: gets what `count` gets.
         """
+        self._counted = counted
         self._clock, self._wall_clock = clock, wall_clock
         self._since = clock()
         self._lines: defaultdict[str, int] = defaultdict(int)
@@ -79,6 +82,7 @@ class Audit:
 
     def count(self, event: str, user: str, **amounts: int) -> None:
         """Add to what is written about a user once a minute."""
+        self._counted(event, user, amounts)
         counts = self._counts[user, event]
         for name, amount in amounts.items():
             counts[name] = counts.get(name, 0) + amount

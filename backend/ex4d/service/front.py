@@ -78,11 +78,12 @@ class Front:
         tidy: Callable[[], None] = lambda: None,
         user_of: Callable[[zmq.Frame], str] = lambda frame: "",
         audit: Audit | None = None,
+        observe: Callable[[str], None] = lambda job: None,
     ):
         """Args are the parts of the service.
 
         ``tidy`` is called when the job database is over its limit, ``user_of`` with a frame tells whose it is, and
-        ``audit`` notes who did what.
+        ``audit`` notes who did what; ``observe`` is called with a job that may have changed.
         """
         self._guard = guard
         self._socket = socket
@@ -94,6 +95,7 @@ class Front:
         self._tidy = tidy
         self._user_of = user_of
         self._audit = audit or Audit(None)
+        self._observe = observe
         self._limits_set = False
         self._turns = RequestTurns(settings.user_requests if settings.many_users else None)
         self._postponed: deque[_Request] = deque()
@@ -154,6 +156,7 @@ class Front:
     def job_changed(self, job: str) -> None:
         """Answer held requests about a job that a worker has changed, if there is news."""
         self._held.job_changed(job)
+        self._observe(job)
 
     def job_left(self, job: str) -> None:
         """Count the results of a job, which a worker has left, as its owner's."""

@@ -32,6 +32,28 @@ def is_client_name(name: str) -> bool:
     return bool(_CLIENT_NAME.fullmatch(name)) and name != "server"
 
 
+def host_and_port(address: str) -> tuple[str, int]:
+    """The parts of ``HOST:PORT``; the host of a port alone is this machine.
+
+    Raises:
+        RequestError: it is no such address.
+    """
+    found = re.fullmatch(r"(?:(\[[0-9a-fA-F:.]+\]|[^\[\]:/\s]+):)?(\d{1,5})", address)
+    if not found or int(found[2]) > 65535:
+        raise RequestError(f"invalid metrics {address!r:.200}: expected HOST:PORT or a port, such as 127.0.0.1:9747")
+    return (found[1] or "127.0.0.1").strip("[]"), int(found[2])
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only programs on this machine can reach a host."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def default_data_folder() -> Path:
     """Where the service keeps everything by default."""
     return Path(platformdirs.user_data_dir("ex4d", appauthor=False)) / "service"
@@ -69,6 +91,7 @@ class ServiceSettings(Settings):
         fetch_weights: whether clients may have weights downloaded; "auto" allows it where no keys are needed, to this
             user's own programs.
         folders: file that lists folders which clients reach, too; see `ex4d.service.shared_folders`. None for none.
+        metrics: ``HOST:PORT`` on which Prometheus reads metrics, or a port of this machine; None for none.
         preload: the preset of the engine wan whose weights each worker loads before the first job asks for them.
         runner: ``module:function`` that generates a shot, called like `ex4d.pipeline.take.generate_take`.
 
@@ -126,6 +149,10 @@ class ServiceSettings(Settings):
         Folder | None,
         Option("TOML file that lists folders which clients reach, too, so that their files need not be sent"),
     ] = None
+    metrics: Annotated[
+        str | None,
+        Option("where Prometheus reads metrics over HTTP; a port alone is on 127.0.0.1", metavar="[HOST:]PORT"),
+    ] = None
     preload: Annotated[
         WanPreset | None, Option("load the weights of this preset of the engine wan when the service starts")
     ] = None
@@ -147,6 +174,8 @@ class ServiceSettings(Settings):
                 raise RequestError(f"invalid device {device!r}: expected cpu, cuda:N or cuda:N+M")
         if not re.fullmatch(r"[\w.]+:\w+", self.runner):
             raise RequestError(f"invalid runner {self.runner!r}: expected module:function")
+        if self.metrics is not None:
+            host_and_port(self.metrics)
         self._check_users()
 
     def _check_users(self) -> None:
@@ -160,13 +189,7 @@ class ServiceSettings(Settings):
     @property
     def loopback(self) -> bool:
         """Whether only programs on this machine can reach the address."""
-        host = self.address.removeprefix("tcp://").rpartition(":")[0].strip("[]")
-        if host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            return False
+        return is_loopback(self.address.removeprefix("tcp://").rpartition(":")[0].strip("[]"))
 
     @property
     def keys_folder(self) -> Path | None:

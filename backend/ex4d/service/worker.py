@@ -33,6 +33,7 @@ from ex4d.machine import MachineSettings
 from ex4d.service.blob_store import BlobStore
 from ex4d.service.disk_room import DiskRoom, folder_bytes
 from ex4d.service.job_store import Claim, ClaimedJob, ClaimLost, JobStore
+from ex4d.service.logs import working_on
 from ex4d.service.processes import start_child
 from ex4d.service.refusals import refusal_for
 from ex4d.service.settings import ServiceSettings
@@ -214,7 +215,8 @@ def work(settings: ServiceSettings, name: str, report: Report) -> None:
         if job.owner not in stores:
             stores[job.owner] = BlobStore(user_folder(settings.data, job.owner))
         blobs = stores[job.owner]
-        over = run_job(job, runner, store, blobs, report, settings, settings.data / "work" / name / job.secret)
+        with working_on(job.job):
+            over = run_job(job, runner, store, blobs, report, settings, settings.data / "work" / name / job.secret)
         report("ended", job.job, str(os.fstat(sys.stderr.fileno()).st_size))
         capabilities = _report_capabilities(device, settings.machine, report, capabilities)
         ran_full = 0 if over else ran_full + 1

@@ -23,6 +23,7 @@ from pathlib import Path
 from ex4d.service.disk_room import DiskRoom
 from ex4d.service.inbox import Inbox
 from ex4d.service.job_store import JobStore
+from ex4d.service.logs import message_of
 from ex4d.service.processes import ChildProcess, shorten_log
 from ex4d.service.settings import ServiceSettings
 from ex4d_core import __version__
@@ -366,6 +367,7 @@ def _last_lines(path: Path, start: int) -> list[str]:
     try:
         with open(path, "rb") as file:
             file.seek(max(path.stat().st_size - 4096, start))
-            return file.read().decode(errors="replace").strip().splitlines()[-_LOG_LINES:]
+            lines = file.read().decode(errors="replace").strip().splitlines()[-_LOG_LINES:]
+            return [message_of(line) for line in lines]
     except FileNotFoundError:
         return []
