@@ -106,11 +106,11 @@ def _set_priority(client: Client, job: str, priority: str) -> JobStatus:
     from ex4d_core.errors import RequestError
     from ex4d_core.messages import SetPriority
 
-    known = {str(one): one for one in PRIORITIES}.get(priority)
-    if known is None:
+    names = list(map(str, PRIORITIES))
+    if priority not in names:
         raise RequestError(f"--priority: invalid priority {priority!r}: expected {', '.join(PRIORITIES)}")
     try:
-        return client.ask(SetPriority(job, known), timeout=ANSWER_SECONDS).status
+        return client.ask(SetPriority(job, PRIORITIES[names.index(priority)]), timeout=ANSWER_SECONDS).status
     except RequestRefused as error:
         if error.code != "bad-message":
             raise
