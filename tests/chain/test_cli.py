@@ -175,7 +175,7 @@ def test_no_backend_says_how_to_start_one(capsys, free_port, monkeypatch):
     assert "ex4d serve" in capsys.readouterr().err
 
 
-def test_doctor_tells_what_is_here(capsys, free_port):
+def test_doctor_tells_what_is_here(capsys, free_port, roomy_disk):
     assert main(["doctor", "--backend", f"tcp://127.0.0.1:{free_port}"]) == 0
     told = capsys.readouterr().out
     for word in (

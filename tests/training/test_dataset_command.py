@@ -10,6 +10,8 @@ import pytest
 pytest.importorskip("webdataset", reason="training data need the extra train")
 from ex4d.cli.main import main
 from ex4d.media import read_png
+from ex4d.training import mask_sheet
+from ex4d_core.cameras import CameraError
 from tests.conftest import DATA
 from tests.training.random_samples import random_dataset
 
@@ -38,6 +40,23 @@ def test_a_sheet_shows_the_footage_and_both_kinds_of_masks(tmp_path, capsys):
     for masked in (rendered, tracked):
         black = (masked < 8).all(-1) & (footage[: len(masked)] > 40).any(-1)
         assert 0.01 < black.mean() < 0.7
+
+
+def test_a_sheet_leaves_out_a_mask_that_cannot_be_used(tmp_path, capsys, monkeypatch):
+    simulate, errors = mask_sheet.simulate_mask, [CameraError("the camera looks at its own eye")]
+
+    def once_impossible(*parts, **how):
+        if errors:
+            raise errors.pop()
+        return simulate(*parts, **how)
+
+    monkeypatch.setattr(mask_sheet, "simulate_mask", once_impossible)
+    shutil.copy(DATA / "sample" / "footage.mp4", tmp_path)
+    (tmp_path / "list.csv").write_text(f"clip,depth,camera\nfootage.mp4,{DATA / 'sample' / 'depth.npz'},still\n")
+    words = ["--frames=5", "--size=64x48", "--rows=1", "--mask-samples=1", "--mask-preset=truck", "--device=cpu"]
+    assert main(["dataset", "sheet", str(tmp_path / "list.csv"), "-o", str(tmp_path / "sheet.png"), *words]) == 0
+    output = capsys.readouterr()
+    assert "its own eye" in output.err and "tracked:" in output.out and "rendered:" not in output.out
 
 
 def test_distributions_are_checked_before_any_work(tmp_path, capsys):

@@ -18,7 +18,7 @@ from ex4d.training.clip_scan import scan_clip
 from ex4d.training.dataset_settings import DatasetSettings
 from ex4d.training.errors import TrainingDataError
 from ex4d.training.rendered_masks import SimulatedMask
-from ex4d.training.simulated_masks import simulate_mask
+from ex4d.training.simulated_masks import UNUSABLE_MASK_ERRORS, simulate_mask
 
 
 def mask_sheet(
@@ -62,7 +62,11 @@ def mask_sheet(
         for number in range(masks):
             seed = int.from_bytes(hashlib.sha256(f"{settings.seed} {number}".encode()).digest()[:7], "big")
             parts = settings.moves, settings.regions, tracked, seed, rasterizer
-            mask = simulate_mask(surface, *parts, camera_known=read.camera_known)
+            try:
+                mask = simulate_mask(surface, *parts, camera_known=read.camera_known)
+            except UNUSABLE_MASK_ERRORS as error:
+                note(f"the mask drawn for row {len(rows)} cannot be used: {error}")
+                continue
             if mask is None:
                 note(f"none of the masks drawn for row {len(rows)} has an unseen share within the limits")
                 continue

@@ -29,7 +29,7 @@ from ex4d.training.frozen_encoders import FrozenEncoders
 from ex4d.training.manifest import ShardRecord
 from ex4d.training.samples import SampleOrigin, TrainingSample
 from ex4d.training.shards import shard_name, write_shard
-from ex4d.training.simulated_masks import simulate_mask
+from ex4d.training.simulated_masks import UNUSABLE_MASK_ERRORS, simulate_mask
 from ex4d_core.cameras import CameraError
 from ex4d_core.durable_files import put_in_place
 from ex4d_core.errors import RequestError, full_disk_error
@@ -38,9 +38,8 @@ from ex4d_core.schema import Settings, decode
 
 BROKEN, NO_MASK = "windows that cannot be read", "masks outside of the unseen share's limits"
 UNUSABLE_MASK = "masks that cannot be used"
-# Errors of one window or mask, which do not end the build. Those of weights, devices and disks do.
+# Errors of one window, which do not end the build. Those of weights, devices and disks do.
 _OF_A_WINDOW = (MediaError, DepthError, MeshDepthError, CameraError, RequestError)
-_OF_A_MASK = (MeshDepthError, CameraError, RequestError)
 
 
 @dataclass(frozen=True)
@@ -168,7 +167,7 @@ class ShardMaker:
                 sample = None
                 try:
                     sample = self._sample(plan.key(number, place, mask), window, read, work)
-                except _OF_A_MASK as error:
+                except UNUSABLE_MASK_ERRORS as error:
                     where = f"{plan.clips[window.clip].footage} from frame {window.start}"
                     work.drop(UNUSABLE_MASK, 1, f"{where}: {error}")
                 if sample is not None:

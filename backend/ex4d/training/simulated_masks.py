@@ -5,10 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from ex4d.mesh import DepthSurface
+from ex4d.mesh.surface import MeshDepthError
 from ex4d.raster import Rasterizer
 from ex4d.training.mask_settings import MoveSettings, RegionSettings
 from ex4d.training.rendered_masks import SimulatedMask, simulate_rendered
 from ex4d.training.tracked_masks import simulate_tracked
+from ex4d_core.cameras import CameraError
+from ex4d_core.errors import RequestError
+
+# What may be wrong with one mask that was drawn; another one of the same clip may be usable.
+UNUSABLE_MASK_ERRORS = (MeshDepthError, CameraError, RequestError)
 
 
 def simulate_mask(
@@ -30,6 +36,9 @@ def simulate_mask(
 
     Returns:
         None if no mask has an unseen share within the limits of ``moves``.
+
+    Raises:
+        MeshDepthError, CameraError, RequestError: the mask that was drawn cannot be used; see `UNUSABLE_MASK_ERRORS`.
     """
     random = np.random.default_rng([seed, 1])
     if random.random() >= tracked_share:
