@@ -100,17 +100,31 @@ def test_a_live_table_follows_jobs_until_ctrl_c(service, wire, scene, shot, tmp_
     watching = subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=subprocess.PIPE, env=variables)
     os.close(terminal)
     shown = b""
-    while b"running" not in shown:
-        shown += os.read(controller, 4096)
-    assert job.encode() in shown
-    (tmp_path / "go").touch()
-    wire.finish(job)
-    while b"done" not in shown:
-        shown += os.read(controller, 4096)
-    watching.send_signal(signal.SIGINT)
-    told = watching.communicate(timeout=240)[1]
-    os.close(controller)
+
+    def row_of_job() -> bytes:
+        """The last complete row about the job."""
+        return next((row for row in reversed(shown.split(b"\n")[:-1]) if job.encode() in row), b"")
+
+    def read() -> bytes:
+        try:
+            return os.read(controller, 4096)
+        except OSError:  # on Linux, once the command has ended
+            pytest.fail(f"it ended: {watching.communicate()[1].decode()}")
+
+    try:
+        while b"running" not in row_of_job():
+            shown += read()
+        (tmp_path / "go").touch()
+        while b"done" not in row_of_job():
+            shown += read()
+        watching.send_signal(signal.SIGINT)
+        told = watching.communicate(timeout=240)[1]
+    finally:
+        (tmp_path / "go").touch()
+        watching.kill()
+        os.close(controller)
     assert watching.returncode == 130 and told.strip() == b"ex4d jobs: stopped"
+    wire.finish(job)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGPIPE")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ex4d.cli.options import ANSWER_SECONDS, add_backend_arguments, add_overwrite_argument, backend_client
 from ex4d.cli.parsing import refuse_without_effect
-from ex4d.cli.report import Report
+from ex4d.cli.report import Report, plain_console
 from ex4d_core.turn_messages import PRIORITIES, Priority
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def _watch(client: Client, report: Report) -> None:
 
     if report.as_json or not sys.stdout.isatty():
         raise RequestError("--watch: needs a terminal; without it the command lists the jobs once")
-    with Live(screen=True, auto_refresh=False) as live:
+    with Live(console=plain_console(), screen=True, auto_refresh=False) as live:
         while True:
             jobs = client.ask(ListJobs(), timeout=ANSWER_SECONDS).jobs
             owners = {name: one["owner"] for name, one in _details(client).items()}
