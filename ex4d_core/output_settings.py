@@ -1,29 +1,34 @@
-"""How renders of more than 8 bits are written: file format, colour space, names and numbers."""
+"""How renders and takes of more than 8 bits are written: file format, colour space, names and numbers."""
 
 from __future__ import annotations
 
 import string
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from ex4d_core.errors import RequestError
-from ex4d_core.reconstruction import MAX_SPACE
 from ex4d_core.schema import Length, Option, Range, Settings
 
 OutputFormat = Literal["mp4", "exr", "png16", "prores4444", "dnxhr", "h265"]
 ExrCompression = Literal["zip", "dwaa"]
+MotionName = Literal["none", "forward", "backward", "both"]
 
 SEQUENCES = ("exr", "png16")
+# Endings of the files of formats of more than 8 bits.
+SUFFIXES = {"exr": ".exr", "png16": ".png", "prores4444": ".mov", "dnxhr": ".mov", "h265": ".mp4"}
 MAX_NUMBER = 9_999_999
+MAX_SPACE = 100  # characters of a colour space's name
 _NAME_FIELDS = {"shot": "shot", "version": 1, "frame": 1001}
 
 
 @dataclass(frozen=True)
 class OutputSettings(Settings):
-    """How a render is written.
+    """How a render is written, and what a take is written as besides its frames of 8 bits.
 
     Attributes:
-        format: "mp4" for movies of 8 bits; all others need a scene of more, and are written from its half floats.
+        format: "mp4" for 8 bits alone; all others have more. Renders and previews are written from a scene's half
+            floats, and need a scene that has them; finals from what their decoder makes, before it is rounded.
         compression: of EXR files: "zip" keeps every bit, "dwaa" is far smaller and not exact.
         output_space: colour space of what is written, by its name in the OpenColorIO configuration; "" for the scene's
             own in EXR files, and for sRGB in others.
@@ -32,6 +37,9 @@ class OutputSettings(Settings):
         file_version: that {version} stands for.
         first_number: that {frame} stands for in the first image.
         position: write the seen points' positions in the scene's world into EXR files, too.
+        motion: write motion vectors into EXR files, too: where the next ("forward") or the one before ("backward") of
+            the new camera's frames shows the same point of the scene, less where this one does; pixels, u to the right
+            and v up. Of the camera's motion alone: what moves in the footage counts as standing still.
 
     Raises:
         RequestError: a field of the wrong type or out of range, or that the format does not have.
@@ -40,8 +48,8 @@ class OutputSettings(Settings):
     format: Annotated[
         OutputFormat,
         Option(
-            "mp4: movies of 8 bits; exr, png16: images; prores4444, dnxhr, h265: movies of 10 bits; all but mp4 need a "
-            "scene made with --bit-depth"
+            "mp4: 8 bits; exr, png16: images; prores4444, dnxhr, h265: movies of 10 bits; all but mp4 need a scene "
+            "made with --bit-depth, or the engine wan"
         ),
     ] = "mp4"
     compression: Annotated[ExrCompression, Option("of EXR files: zip keeps every bit, dwaa is smaller")] = "zip"
@@ -63,10 +71,15 @@ class OutputSettings(Settings):
         int, Range(0, MAX_NUMBER), Option("what {frame} stands for in the first image", metavar="N")
     ] = 1001
     position: Annotated[bool, Option("also write positions in the scene's world into EXR files")] = False
+    motion: Annotated[
+        MotionName,
+        Option("also write motion vectors of the new camera into EXR files, in pixels: to the next frame or the last"),
+    ] = "none"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, allowed in (("compression", ("exr",)), ("position", ("exr",)), ("first_number", SEQUENCES)):
+        of_exr = ((name, ("exr",)) for name in ("compression", "position", "motion"))
+        for name, allowed in (*of_exr, ("first_number", SEQUENCES)):
             if self.format not in allowed and getattr(self, name) != getattr(OutputSettings, name):
                 raise RequestError(f"{name} is for format {' or '.join(allowed)}, not {self.format}: leave it out")
         fixed = [name for name in ("output_space", "file_name") if getattr(self, name) != getattr(OutputSettings, name)]
@@ -84,7 +97,9 @@ class OutputSettings(Settings):
             sample = self.name_of("shot")
         if not sample:
             raise RequestError(f"invalid file_name {self.file_name!r}: movies have no {{frame}}, so add {{shot}}")
-        if "/" in self.file_name or "\\" in self.file_name or sample.startswith("."):
+        # A colon names a drive or a stream on Windows, and names may come from elsewhere.
+        is_plain = sample.isprintable() and ":" not in sample and not sample.startswith(".")
+        if "/" in self.file_name or "\\" in self.file_name or not is_plain:
             raise RequestError(f"invalid file_name {self.file_name!r}: expected a name, not a path or a hidden file")
         if self.format in SEQUENCES and "frame" not in fields:
             raise RequestError(
@@ -95,6 +110,28 @@ class OutputSettings(Settings):
     def is_sequence(self) -> bool:
         """Whether each frame is a file."""
         return self.format in SEQUENCES
+
+    @property
+    def is_deep(self) -> bool:
+        """Whether there are files of more than 8 bits."""
+        return self.format != "mp4"
+
+    def named(self, shot: str) -> OutputSettings:
+        """The same with {shot} filled in."""
+        if not self.is_deep:
+            return self
+        plain = shot.replace("{", "{{").replace("}", "}}")
+        return replace(self, file_name=_joined(self.file_name, lambda name: plain if name == "shot" else None))
+
+    def file_of(self, shot: str, index: int = 0) -> str:
+        """Name of the image of a frame counted from 0, or of the movie; of more than 8 bits."""
+        return self.name_of(shot, index) + SUFFIXES[self.format]
+
+    def files(self, shot: str, frames: int) -> tuple[str, ...]:
+        """Names of all images of so many frames, or of the movie; none where there are 8 bits alone."""
+        if not self.is_deep:
+            return ()
+        return tuple(self.file_of(shot, index) for index in range(frames if self.is_sequence else 1))
 
     def name_of(self, shot: str, index: int = 0) -> str:
         """Name, without ending, of the image of a frame counted from 0, or of the movie."""
@@ -113,11 +150,23 @@ def _filled(template: str) -> tuple[set[str], str]:
 
 def _without_frame(template: str) -> str:
     """A template for a movie: the field of the frame goes, with the dot, hyphen or underscore before it."""
+    return _joined(template, lambda name: "" if name == "frame" else None)
+
+
+def _joined(template: str, filling: Callable[[str], str | None]) -> str:
+    """A template with some fields filled in; without one that is filled with nothing, nor the mark before it.
+
+    Args:
+        filling: by a field's name; None leaves the field.
+    """
     parts = []
     for text, name, spec, conversion in string.Formatter().parse(template):
         parts.append(text.replace("{", "{{").replace("}", "}}"))
-        if name == "frame":
+        filled = None if name is None else filling(name)
+        if filled == "":
             parts[-1] = parts[-1].rstrip("._-")
+        elif filled is not None:
+            parts.append(filled)
         elif name is not None:
             parts.append("{" + name + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "") + "}")
     return "".join(parts)

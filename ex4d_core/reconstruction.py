@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from ex4d_core.errors import RequestError
 from ex4d_core.lens_distortion import LensDistortion
+from ex4d_core.output_settings import MAX_SPACE
 from ex4d_core.render_settings import Convention
 from ex4d_core.schema import Length, Option, Range, Settings
 from ex4d_core.shot import MAX_FRAMES, MAX_LABEL, ShotRequest
@@ -35,7 +36,6 @@ KIND = "reconstruction"
 CameraMotion = Literal["auto", "still", "solve"]
 BitDepth = Literal["8", "auto", "16"]
 CameraGaps = Literal["refuse", "interpolate"]
-MAX_SPACE = 100  # characters of a colour space's name
 
 _FrameRatePart = Annotated[int, Range(1, 2**31 - 1)]
 # Rates with three digits, such as 23.976, stand for these of television.

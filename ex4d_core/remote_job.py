@@ -7,6 +7,7 @@ resumed from its ``key``, ``job`` and ``last_event``: nothing is uploaded, compu
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -25,11 +26,11 @@ from ex4d_core.safe_files import create_folder
 from ex4d_core.scene_manifest import FILE_NAMES, MANIFEST
 from ex4d_core.shot import MAX_FRAMES
 from ex4d_core.stages import Pace, StageDetails, silence_text, stage_and_eta
-from ex4d_core.take_files import ALL_TAKE_FILES, frame_file_name
+from ex4d_core.take_files import ALL_TAKE_FILES, REQUEST_FILE, deep_files_of, frame_file_name
 from ex4d_core.transfers import WINDOW, chunks_of, fetch_blobs, names_on_disk, upload_blobs
 
-# What a reconstruction announces. A name from the wire is only ever compared with these, or `ALL_TAKE_FILES`; it never
-# becomes a path by itself.
+# What a reconstruction announces. A name from the wire is only ever compared with these, `ALL_TAKE_FILES`, or what a
+# take's request makes of a template that is checked; it never becomes a path by itself.
 PACKAGE_FILES = (*FILE_NAMES.values(), MANIFEST)
 
 # How long the service may hold back one request for events; shorter than its limit.
@@ -104,6 +105,8 @@ class RemoteJob:
     _announced: set[tuple[str, str, int]] = field(default_factory=set, init=False, repr=False)
     _useless: int = field(default=0, init=False, repr=False)
     _promised: int = field(default=0, init=False, repr=False)
+    # Of more than 8 bits, by the request of a take that has arrived.
+    _deep_files: frozenset[str] = field(default=frozenset(), init=False, repr=False)
     # Folders that have got a new one, whose name is not known to be on disk.
     _created: list[Path] = field(default_factory=list, init=False, repr=False)
     _last_progress: tuple[str, int, int] | None = field(default=None, init=False, repr=False)
@@ -282,13 +285,15 @@ class RemoteJob:
             return None
         if event.kind == "frame" and 0 <= event.index < MAX_FRAMES:
             return self.results_folder / frame_file_name(event.index)
-        if event.kind == "file" and event.name in (*ALL_TAKE_FILES, *PACKAGE_FILES):
+        if event.kind == "file" and event.name in (*ALL_TAKE_FILES, *PACKAGE_FILES, *self._deep_files):
             return self.results_folder / event.name
         return None
 
     def arrived(self, event: JobEvent, path: Path) -> None:
         """Note a result that is complete in its file."""
         self.files[event.name or path.name] = path
+        if event.name == REQUEST_FILE:
+            self._deep_files = frozenset(_deep_files_in(path))
 
     def _ask_silence(self, reply: EventsReply) -> Conversation[None]:
         """After an announcement of nothing new: hear for how long there was nothing."""
@@ -363,6 +368,16 @@ class RemoteJob:
             yield Pause(early)
 
 
+def _deep_files_in(request: Path) -> tuple[str, ...]:
+    """What the stored request of a take says of files of more than 8 bits."""
+    try:
+        values = json.loads(request.read_bytes())
+        frames = values["camera"]["frames"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return ()
+    return deep_files_of(values, frames) if isinstance(frames, int) and 0 < frames <= MAX_FRAMES else ()
+
+
 def _kept(
     client: Client | None, task: Task[Result] | None, conversation: Callable[[], Conversation[Result]]
 ) -> Task[Result] | None:
@@ -373,12 +388,18 @@ def _kept(
 
 
 def _small_together(events: list[JobEvent]) -> Iterator[list[JobEvent]]:
-    """Events in order, in groups whose blobs fit into one window of chunks; a larger blob is a group of its own."""
+    """Events in order, in groups whose blobs fit into one window of chunks; a larger blob is a group of its own.
+
+    A take's request ends its group: it says which other files there are.
+    """
     group: list[JobEvent] = []
     for event in events:
         if group and chunks_of(one.size for one in [*group, event]) > WINDOW:
             yield group
             group = []
         group.append(event)
+        if event.name == REQUEST_FILE:
+            yield group
+            group = []
     if group:
         yield group

@@ -18,6 +18,8 @@ from ex4d_core.transfers import scene_blobs
 # More than a file of a take can have: of a pixel, twice what it has before compression in 8 bits; of a frame, its
 # camera in words; and what a file has besides.
 _PIXEL_BYTES = 8
+# And in half floats, with depth, positions and motion vectors as floats.
+_DEEP_PIXEL_BYTES = 64
 _FRAME_BYTES = 4000
 _LEAST_BYTES = 1024 * 1024
 
@@ -45,10 +47,10 @@ class RemoteTake(RemoteJob):
         yield from ()
         if self.scene is None:
             raise RequestError(f"take {self.request.label!r} cannot be sent without its scene; open the scene first")
-        return self.request.to_wire(), scene_blobs(self.scene)
+        return self.request.to_wire(), scene_blobs(self.scene, deep=self.request.draws_deep)
 
     def path_for(self, event: JobEvent) -> Path | None:
-        """Frames of this shot, the newest estimate, and the take's own files.
+        """Frames of this shot, the newest estimate, and the take's own files, also those of more than 8 bits.
 
         Raises:
             UnexpectedReply: it is larger than anything of such a shot.
@@ -56,7 +58,8 @@ class RemoteTake(RemoteJob):
         path = self._path_for(event)
         frames = len(self.request.camera) if event.kind == "file" else 1
         width, height = self.request.camera.size
-        most = _LEAST_BYTES + frames * (_FRAME_BYTES + _PIXEL_BYTES * width * height)
+        each = _DEEP_PIXEL_BYTES if event.name in self.request.deep_files else _PIXEL_BYTES
+        most = _LEAST_BYTES + frames * (_FRAME_BYTES + each * width * height)
         if path is not None and event.size > most:
             raise UnexpectedReply(
                 f"the backend announces {path.name} with {size_text(event.size)}, and {frames} frames of "
@@ -69,7 +72,7 @@ class RemoteTake(RemoteJob):
             return self.folder / frame_file_name(event.index)
         if event.kind == "estimate":
             return self.folder / ESTIMATE_FILE
-        if event.kind == "file" and event.name in ALL_TAKE_FILES:
+        if event.kind == "file" and event.name in (*ALL_TAKE_FILES, *self.request.deep_files):
             return self.folder / event.name
         return None
 

@@ -126,6 +126,10 @@ class SceneManifest:
         """The parts that a backend needs of this scene."""
         return (*RENDER_FILES, *(part for part in OPTIONAL_RENDER_FILES if part in self.files))
 
+    def files_for(self, *, deep: bool) -> tuple[str, ...]:
+        """`render_files`, and what a backend needs for deep colours, if they are to be drawn."""
+        return (*self.render_files, "deep_color") if deep and self.is_deep else self.render_files
+
     @property
     def version(self) -> int:
         """The oldest version whose readers understand this manifest."""

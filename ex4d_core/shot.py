@@ -13,6 +13,7 @@ import numpy as np
 
 from ex4d_core.cameras import MAX_SIDE, CameraError, CameraPath
 from ex4d_core.errors import RequestError
+from ex4d_core.output_settings import OutputSettings
 from ex4d_core.render_settings import RenderSettings
 from ex4d_core.scene_manifest import is_sha256
 from ex4d_core.schema import Codec, Length, Option, Range, Settings, decode
@@ -25,6 +26,7 @@ from ex4d_core.source_frames import (
     source_frames_from,
     to_text,
 )
+from ex4d_core.take_files import ALL_TAKE_FILES, ESTIMATE_FILE, deep_files, frame_file_name
 from ex4d_core.wan_settings import WORDS_AND_SEED, WanSettings
 
 MAX_LABEL = 200
@@ -131,9 +133,10 @@ class ShotRequest(Settings):
             None and a first_frame, so that a shot has one form only.
         wan: how the engine wan repaints. A preview keeps prompts and seed alone, for the final that is made of it.
         label: for people, in job lists.
+        output: what the take is written as besides its frames of 8 bits, if anything.
 
     Raises:
-        RequestError: a field of the wrong type or out of range.
+        RequestError: a field of the wrong type or out of range, or an output whose files have names of others.
     """
 
     scene: str
@@ -145,6 +148,7 @@ class ShotRequest(Settings):
     wan: WanSettings = field(default_factory=WanSettings)
     label: Annotated[str, Length(MAX_LABEL)] = ""
     source_frames: Annotated[tuple[int, ...] | None, Codec(None, to_text, source_frames_from)] = None
+    output: OutputSettings = field(default_factory=OutputSettings)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -155,6 +159,18 @@ class ShotRequest(Settings):
         if len(self.camera) > MAX_FRAMES:
             raise RequestError(f"a shot may have at most {MAX_FRAMES} frames, not {len(self.camera)}")
         require_size(self.camera)
+        if self.output.is_deep:
+            self._require_own_names()
+
+    @property
+    def deep_files(self) -> tuple[str, ...]:
+        """Names of the take's files of more than 8 bits."""
+        return deep_files(self.output, len(self.camera))
+
+    @property
+    def draws_deep(self) -> bool:
+        """Whether the take shows the footage's deep colours, if the scene has them."""
+        return self.output.is_deep and (self.engine != "wan" or self.wan.keep_seen)
 
     @property
     def footage_frames(self) -> Sequence[int]:
@@ -167,9 +183,12 @@ class ShotRequest(Settings):
         """Plain values for msgpack and JSON; without what older sides refuse, where it says nothing.
 
         That is source frames that are consecutive, one sample of each pixel, what is left to the engine (cleaning, and
-        the memory of the clip), and what the engine wan does as EX-4D, or would do if this were no preview.
+        the memory of the clip), an output in 8 bits alone, and what the engine wan does as EX-4D, or would do if this
+        were no preview.
         """
         values = super().to_wire()
+        if self.output == OutputSettings():
+            del values["output"]
         if self.source_frames is None:
             del values["source_frames"]
         if self.render.samples == 1:
@@ -232,6 +251,15 @@ class ShotRequest(Settings):
         if is_consecutive(shown_frames(len(self.camera), self.first_frame, shown)):
             object.__setattr__(self, "first_frame", shown[0])
             object.__setattr__(self, "source_frames", None)
+
+    def _require_own_names(self) -> None:
+        frames = map(frame_file_name, range(len(self.camera)))
+        taken = {*ALL_TAKE_FILES, ESTIMATE_FILE, *frames}
+        # Some file systems do not tell capitals from small letters.
+        if shared := taken & {name.lower() for name in self.deep_files}:
+            raise RequestError(
+                f"invalid file_name {self.output.file_name!r}: it makes {min(shared)}, which every take has in 8 bits"
+            )
 
     def _settle_wan(self) -> None:
         """Leave out what says nothing about a preview: older sides refuse it, and other presets give the same take."""

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from ex4d_core.errors import RequestError
+from ex4d_core.output_settings import OutputSettings
+
 # The request that made a take: the first file that a take delivers, by which its folder is recognised.
 REQUEST_FILE = "request.json"
 
@@ -19,6 +25,19 @@ ESTIMATE_FILE = "estimate.png"
 def take_files(remembers: bool) -> tuple[str, ...]:
     """What a take has besides its frames, with the clip's memory or without."""
     return ALL_TAKE_FILES if remembers else TAKE_FILES
+
+
+def deep_files(output: OutputSettings, frames: int) -> tuple[str, ...]:
+    """What a take of so many frames has in more than 8 bits: an image of each frame, or a movie."""
+    return output.files("take", frames)
+
+
+def deep_files_of(request: Mapping[str, Any], frames: int) -> tuple[str, ...]:
+    """As `deep_files`, by a request as it is stored; none of one that says nothing sensible."""
+    try:
+        return deep_files(OutputSettings.from_wire(request.get("output", {})), frames)
+    except RequestError:
+        return ()
 
 
 def frame_file_name(index: int) -> str:

@@ -119,10 +119,10 @@ def _take_file(name: str, source: Path, had: int, progress: UploadProgress) -> C
     return True
 
 
-def scene_blobs(scene: Scene) -> dict[str, Path | bytes]:
-    """All that a backend needs of a scene: its `SceneManifest.render_files`, and the manifest."""
+def scene_blobs(scene: Scene, *, deep: bool = False) -> dict[str, Path | bytes]:
+    """All that a backend needs of a scene: its `SceneManifest.files_for`, and the manifest."""
     manifest = scene.manifest
-    parts = {manifest.files[part].sha256: scene.path(part) for part in manifest.render_files}
+    parts = {manifest.files[part].sha256: scene.path(part) for part in manifest.files_for(deep=deep)}
     return {**parts, scene.digest: scene.manifest_bytes}
 
 

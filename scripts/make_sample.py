@@ -1,6 +1,6 @@
 """Builds the sample clips in `tests/data/`: a small garden, animated and rendered from code alone.
 
-The clips are what tests, the demo and `measure_depth.py` start from: footage, its exact depth and camera, and the true
+The clips are what tests, the demo and `measure_solve.py` start from: footage, its exact depth and camera, and the true
 image from two other cameras. In `sample` the camera stands still, in `moving_camera` it travels. They are committed,
 so this needs to run only when the scene is changed. `bpy` (5.0) and the video and EXR libraries live in different
 environments, hence two steps, the first about a quarter of an hour on 2 CPU cores:

@@ -1,9 +1,15 @@
 """Builds scenes in Blender, films them, and casts rays for the truth of new views: `tests/data/true_scenes`.
 
-The files have the arrays that `true_scenes.load_scene` reads. They are committed, so this needs to run only when a
-scene is changed. It needs `bpy` and numpy, half a minute a scene on two cores:
+The files have the arrays that `true_scenes.load_scene` and `ex4d evaluate` read. They are committed, so this needs to
+run only when a scene is changed. It needs `bpy` and numpy, half a minute a scene on two cores:
 
     .venv/blender-5.0/bin/python scripts/make_true_scenes.py [--only foliage] [--enlarge 2 -o FOLDER]
+
+The committed views are the ends of moves, each of one frame of a short clip. With ``--whole FRAMES`` the clip has so
+many frames, and every frame of five moves has its true view, for figures over time; such files are too large to commit:
+
+    .venv/blender-5.0/bin/python scripts/make_true_scenes.py --whole 12 -o FOLDER
+    ex4d evaluate FOLDER --results NAME=RESULTS -o REPORT
 """
 
 from __future__ import annotations
@@ -12,6 +18,7 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +28,7 @@ sys.path[:0] = [str(SCRIPTS), str(SCRIPTS.parent)]
 
 from make_sample import write_arrays  # noqa: E402
 from scenes import courtyard, foliage, garden, pond, room, side_street  # noqa: E402
-from scenes.filming import HEIGHT, WIDTH, FilmedScene, film, set_up  # noqa: E402
+from scenes.filming import HEIGHT, WHOLE_MOVES, WIDTH, FilmedScene, film, set_up  # noqa: E402
 from scenes.truth import Faces, Sight, look, still_faces, was_seen  # noqa: E402
 
 FOLDER = SCRIPTS.parent / "tests" / "data" / "true_scenes"
@@ -74,17 +81,22 @@ def filmed(scene: FilmedScene, width: int = WIDTH, height: int = HEIGHT) -> dict
 def seen_arrays(
     scene: FilmedScene, sights: Sequence[Sight], times: Sequence[Faces], size: tuple[int, int, int]
 ) -> dict[str, np.ndarray]:
-    """Of each view's points, those that its own frame saw, that another frame saw, and that stand still: (V, H, W)."""
+    """Of each view's points, those that its own frame saw, that another frame saw, and that stand still: (V, H, W).
+
+    Of whole moves the second is left out: it would take every frame's rays to every frame of every move.
+    """
     source, still = scene.source_camera(size[2], size[1]), still_faces(list(times))
     visible, elsewhere, static = [], [], []
     for (_, start, _), sight in zip(scene.views(size[2], size[1]), sights, strict=True):
         stands = still[sight.faces] & (sight.faces >= 0)
-        others = [was_seen(sight, stands, faces, source, frame) for frame, faces in enumerate(times) if frame != start]
         visible.append(was_seen(sight, sight.faces >= 0, times[start], source, start))
-        elsewhere.append(np.any(others, axis=0))
         static.append(stands)
+        if scene.whole:
+            continue
+        others = [was_seen(sight, stands, faces, source, frame) for frame, faces in enumerate(times) if frame != start]
+        elsewhere.append(np.any(others, axis=0))
     named = {"true_visible": visible, "elsewhere": elsewhere, "static": static}
-    return {name: np.stack(arrays).reshape(size) for name, arrays in named.items()}
+    return {name: np.stack(arrays).reshape(size) for name, arrays in named.items() if arrays}
 
 
 def shortened(depth: np.ndarray, kept: int) -> np.ndarray:
@@ -99,12 +111,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=SCENES, help="make this scene alone")
     parser.add_argument("--enlarge", type=int, default=1, metavar="TIMES", help="more pixels in both directions")
+    parser.add_argument("--whole", type=int, metavar="FRAMES", help="every frame of whole moves, over so many frames")
     parser.add_argument("-o", "--output", type=Path, default=FOLDER, help="folder of the files")
     options = parser.parse_args(arguments)
+    if options.output == FOLDER and (options.whole or options.enlarge > 1):
+        parser.error("--whole and --enlarge make other files than the committed ones: give a folder with -o")
     options.output.mkdir(parents=True, exist_ok=True)
     for name in [options.only] if options.only else SCENES:
         path = options.output / f"{name}.npz"
-        write_arrays(path, **filmed(SCENES[name], options.enlarge * WIDTH, options.enlarge * HEIGHT))
+        scene = SCENES[name]
+        if options.whole:
+            scene = replace(scene, frames=options.whole, moves=WHOLE_MOVES, whole=True)
+        write_arrays(path, **filmed(scene, options.enlarge * WIDTH, options.enlarge * HEIGHT))
         print(f"{path}: {path.stat().st_size / 1e6:.2f} MB", flush=True)
 
 

@@ -28,9 +28,10 @@ def footage_places(scene: TrueScene, view: TrueView) -> Places:
     y, x = np.mgrid[:height, :width] + 0.5
     rays = np.stack([x, y, np.ones_like(x)], axis=-1) @ np.linalg.inv(view.camera.intrinsics[0]).T
     to_footage = scene.camera.world_to_camera[view.frame] @ view.camera.camera_to_world[0]
-    points = rays * view.depth[..., None].astype(np.float64) @ to_footage[:3, :3].T + to_footage[:3, 3]
-    z = points[..., 2]
-    on_image = points @ scene.camera.intrinsics[view.frame].T / np.maximum(z, 1e-6)[..., None]
+    with np.errstate(invalid="ignore"):  # where there is nothing depth is infinite, and no place is in the image
+        points = rays * view.depth[..., None].astype(np.float64) @ to_footage[:3, :3].T + to_footage[:3, 3]
+        z = points[..., 2]
+        on_image = points @ scene.camera.intrinsics[view.frame].T / np.maximum(z, 1e-6)[..., None]
     return on_image[..., 0], on_image[..., 1], z
 
 

@@ -1,10 +1,11 @@
-"""Measures masks and colours of new views against the truth: occlusion models, errors of depth, zooms, planes, time.
+"""Measures what `evaluate_scenes.py` does not of masks: zooms, planes, what is best at most, steadiness over time.
 
-Prints the tables of docs/measured/rendering.md, on the committed scenes and on those of a folder (`true_scenes.py`
-says what a scene file holds). Depth with an error is aligned, freed from noise and refined before it
-is drawn, as an estimate is.
+Prints tables of docs/measured/rendering.md, on the committed scenes and on those of a folder (`true_scenes.py` says
+what a scene file holds). Depth with an error is aligned, freed from noise and refined before it is drawn, as an
+estimate is.
 
     python scripts/measure_masks.py [--scenes FOLDER] [--only street] [--sheet masks.png]
+    python scripts/measure_masks.py --ceilings | --steady
     python scripts/measure_masks.py --footage FOLDER/input.mp4 --depth FOLDER/depth.npz
 """
 
@@ -23,17 +24,15 @@ import torch
 SCRIPTS = Path(__file__).resolve().parent
 sys.path[:0] = [str(SCRIPTS), str(SCRIPTS.parent)]
 
+from depth_clean_up import around, repaired  # noqa: E402
 from ex4d.depth.depth_files import DepthFiles  # noqa: E402
-from ex4d.depth.depth_settings import EdgeSettings  # noqa: E402
-from ex4d.depth.edges import refined_depth  # noqa: E402
-from ex4d.depth.noise import depth_without_noise  # noqa: E402
-from ex4d.depth.temporal_alignment import TemporalAligner  # noqa: E402
+from ex4d.evaluation.mask_measures import speck_count  # noqa: E402
 from ex4d.media import probe, read_frames  # noqa: E402
 from ex4d.media.png import png_bytes  # noqa: E402
 from ex4d.mesh import DepthSurface  # noqa: E402
 from ex4d.pipeline.array_clip import ArrayClip  # noqa: E402
 from ex4d.pipeline.render import render_shot  # noqa: E402
-from ex4d.raster import Rasterizer, create_rasterizer, render_in_batches  # noqa: E402
+from ex4d.raster import create_rasterizer, render_in_batches  # noqa: E402
 from ex4d_core.cameras import CameraPath, look_at  # noqa: E402
 from ex4d_core.render_settings import OCCLUSION_MODELS, OcclusionModel, RenderSettings  # noqa: E402
 from mask_ceilings import ceiling_rows  # noqa: E402
@@ -42,14 +41,12 @@ from true_scenes import (  # noqa: E402
     DepthError,
     Score,
     TrueScene,
-    TrueView,
     blurred,
     flickering,
     load_committed,
     load_scene,
     noisy,
     score,
-    speck_count,
 )
 
 ERRORS: dict[str, DepthError | None] = {
@@ -60,60 +57,6 @@ ERRORS: dict[str, DepthError | None] = {
 
 
 MAGENTA, CYAN = (255, 0, 255), (0, 255, 255)
-
-
-def _refined(depth: np.ndarray, image: np.ndarray) -> np.ndarray:
-    quiet = depth_without_noise(depth, torch.device("cpu"))
-    return refined_depth(torch.from_numpy(quiet), image, EdgeSettings())
-
-
-def around(frame: int, frames: int) -> list[int]:
-    """The frame before, the frame itself and the one after; at a clip's ends the frame stands in."""
-    return [max(frame - 1, 0), frame, min(frame + 1, frames - 1)]
-
-
-def repaired(scene: TrueScene, error: DepthError | None) -> np.ndarray:
-    """A scene's depth with an error, aligned, freed from noise and refined along edges; exact depth stays as it is."""
-    if error is None:
-        return scene.depth
-    aligner = TemporalAligner(with_offset=True)
-    disparities = [1 / torch.from_numpy(depth) for depth in error(scene.depth)]
-    for image, disparity in zip(scene.color, disparities, strict=True):
-        aligner.observe(torch.from_numpy(image).permute(2, 0, 1).float() / 255, disparity)
-    aligned = [1 / disparity.clamp_min(1e-3) for disparity in aligner.aligned(disparities)]
-    needed = {frame for view in scene.views for frame in around(view.frame, len(scene.color))}
-    return np.stack(
-        [
-            _refined(depth.float().numpy(), image) if frame in needed else depth.float().numpy()
-            for frame, (depth, image) in enumerate(zip(aligned, scene.color, strict=True))
-        ]
-    )
-
-
-def view_scores(
-    scene: TrueScene, depth: np.ndarray, model: OcclusionModel, rasterizer: Rasterizer, **surface
-) -> list[tuple[TrueView, Score]]:
-    """Each view's score, where the truth has anything that the footage saw."""
-    scores = []
-    for view in scene.views:
-        if view.visible.any():
-            drawn = rasterizer.render(replace(scene.surface([view.frame], model, depth), **surface), view.camera)
-            scores.append((view, score(view, drawn.mask[0].numpy(), drawn.color[0].numpy())))
-    return scores
-
-
-def model_table(scenes: Sequence[TrueScene], errors: Sequence[str]) -> Iterator[str]:
-    """Rows of the table of models, each with and without cleaning: mean over views."""
-    rasterizer = create_rasterizer("warp", "cpu")
-    yield "| scene | depth | model | masks | false | missed | IoU | PSNR seen | specks a megapixel |"
-    yield "|---|---|---|---|---|---|---|---|---|"
-    for scene in scenes:
-        for name in errors:
-            depth = repaired(scene, ERRORS[name])
-            for model, clean in product(OCCLUSION_MODELS, (False, True)):
-                scores = [found for _, found in view_scores(scene, depth, model, rasterizer, clean=clean)]
-                drawn = "cleaned" if clean else "as drawn"
-                yield f"| {scene.name} | {name} | {model} | {drawn} | {Score.mean(scores)} |"
 
 
 def steady_table(scenes: Sequence[TrueScene], errors: Sequence[str]) -> Iterator[str]:
@@ -273,7 +216,7 @@ def main() -> None:
         elif options.steady:
             tables.append(steady_table(scenes, errors))
         else:
-            tables += [model_table(scenes, errors), zoom_table(scenes), plane_table()]
+            tables += [zoom_table(scenes), plane_table()]
     for table in tables:
         for row in table:
             print(row, flush=True)

@@ -13,19 +13,18 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy import ndimage
 
 from ex4d.depth.depth_files import DepthFiles
+from ex4d.evaluation.mask_measures import mask_figures
 from ex4d.media import probe, read_frames
 from ex4d.mesh import DepthSurface
+from ex4d.pipeline.array_clip import ArrayClip
 from ex4d_core.cameras import CameraPath
 from ex4d_core.render_settings import OcclusionModel
 
 DATA = Path(__file__).resolve().parent.parent / "tests" / "data"
 TRUE_SCENES = DATA / "true_scenes"
 COMMITTED = ("sample", "moving_camera", "foliage", "side_street", "room", "pond", "courtyard", "garden")
-# Connected regions of a mask up to this size are specks, seen or unseen.
-SPECK_PIXELS = 4
 
 DepthError = Callable[[np.ndarray], np.ndarray]
 
@@ -84,6 +83,21 @@ class TrueScene:
             occlusion=occlusion,
         )
 
+    def clip(self, depth: np.ndarray | None = None) -> ArrayClip:
+        """What the pipeline renders, with the exact depth or another (T, H, W) in its place."""
+        return _FilmedClip(self, self.depth if depth is None else depth)
+
+
+class _FilmedClip(ArrayClip):
+    """A clip in memory whose camera may have moved."""
+
+    def __init__(self, scene: TrueScene, depth: np.ndarray) -> None:
+        super().__init__(scene.name, depth, scene.color, scene.camera.intrinsics)
+        self._camera = scene.camera
+
+    def source_camera(self) -> CameraPath:
+        return self._camera
+
 
 @dataclass(frozen=True)
 class Score:
@@ -94,7 +108,7 @@ class Score:
         missed: share of all pixels that were seen, and are not called so.
         agreement: of the masks, intersection over union.
         psnr: decibels over the pixels that both call seen.
-        specks: regions of at most `SPECK_PIXELS` pixels, of either kind, a megapixel.
+        specks: regions of at most `ex4d.evaluation.mask_measures.SPECK_PIXELS` pixels, of either kind, a megapixel.
     """
 
     false: float
@@ -149,43 +163,55 @@ def load_scene(path: Path) -> TrueScene:
 
     It has ``rgb`` (T, H, W, 3), ``depth`` (T, H, W), ``intrinsics`` (3, 3), ``source_extrinsics`` (T, 4, 4); and of V
     views ``view_name``, ``view_frame`` (V,), ``extrinsics`` (V, 4, 4), ``view_intrinsics`` (V, 3, 3), ``true_rgb``,
-    ``true_visible``, ``true_depth`` and ``elsewhere`` (V, H, W). Extrinsics are world to camera, OpenCV.
+    ``true_visible``, ``true_depth`` and, not of whole moves, ``elsewhere`` (V, H, W). Extrinsics are world to camera,
+    OpenCV.
     """
     with np.load(path) as stored:
         color, depth = stored["rgb"], stored["depth"]
         size = color.shape[2], color.shape[1]
         keys = ("view_name", "view_frame", "extrinsics", "view_intrinsics", "true_rgb", "true_visible", "true_depth")
+        arrays = [stored[key] for key in keys]
+        arrays.append(stored["elsewhere"] if "elsewhere" in stored else [None] * len(arrays[0]))
         views = tuple(
             TrueView(str(name), int(frame), CameraPath(pose[None], matrix, *size), image, visible, seen, elsewhere)
-            for name, frame, pose, matrix, image, visible, seen, elsewhere in zip(
-                *(stored[key] for key in (*keys, "elsewhere")), strict=True
-            )
+            for name, frame, pose, matrix, image, visible, seen, elsewhere in zip(*arrays, strict=True)
         )
         camera = CameraPath(stored["source_extrinsics"], stored["intrinsics"], *size)
     return TrueScene(path.stem, color, depth, camera, views)
 
 
-def score(view: TrueView, seen: np.ndarray, color: np.ndarray) -> Score:
-    """Compare a render of a view's camera: (H, W) bool and (H, W, 3) uint8."""
-    both, either = seen & view.visible, seen | view.visible
-    error = color[both].astype(np.float64) - view.color[both]
-    return Score(
-        false=float((seen & ~view.visible).mean()),
-        missed=float((view.visible & ~seen).mean()),
-        agreement=float(both.sum() / either.sum()) if either.any() else np.nan,
-        psnr=float(10 * np.log10(255**2 / max(np.mean(error**2), 1e-9))) if both.any() else np.nan,
-        specks=speck_count(seen) / seen.size * 1e6,
+def save_scene(scene: TrueScene, path: Path) -> None:
+    """Write a scene as `load_scene` and `ex4d evaluate` read it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    views = scene.views
+    elsewhere = [view.elsewhere for view in views if view.elsewhere is not None]
+    np.savez(
+        path,
+        rgb=scene.color,
+        depth=scene.depth,
+        intrinsics=scene.camera.intrinsics,
+        source_extrinsics=scene.camera.world_to_camera,
+        view_name=np.array([view.name for view in views]),
+        view_frame=np.array([view.frame for view in views]),
+        extrinsics=np.concatenate([view.camera.world_to_camera for view in views]),
+        view_intrinsics=np.concatenate([view.camera.intrinsics for view in views]),
+        true_rgb=np.stack([view.color for view in views]),
+        true_visible=np.stack([view.visible for view in views]),
+        true_depth=np.stack([view.depth for view in views]),
+        **({"elsewhere": np.stack(elsewhere)} if elsewhere else {}),
     )
 
 
-def speck_count(mask: np.ndarray) -> int:
-    """Regions of at most `SPECK_PIXELS` pixels, seen or unseen, connected by edges and corners: of (H, W) bool."""
-    count = 0
-    for state in (mask, ~mask):
-        labels, _ = ndimage.label(state, np.ones((3, 3)))
-        sizes = np.bincount(labels.ravel())[1:]
-        count += int(((sizes > 0) & (sizes <= SPECK_PIXELS)).sum())
-    return count
+def score(view: TrueView, seen: np.ndarray, color: np.ndarray) -> Score:
+    """Compare a render of a view's camera: (H, W) bool and (H, W, 3) uint8."""
+    found = mask_figures(seen, view.visible, color, view.color)
+    return Score(
+        false=found["mask_false"] / 100,
+        missed=found["mask_missed"] / 100,
+        agreement=found.get("mask_iou", np.nan),
+        psnr=found.get("mask_psnr", np.nan),
+        specks=found["mask_specks"],
+    )
 
 
 def blurred(pixels: float) -> DepthError:

@@ -20,6 +20,7 @@ from ex4d.progress import Progress, ignore_progress
 from ex4d_core import __version__
 from ex4d_core.cameras import CameraPath
 from ex4d_core.errors import Ex4dError, RequestError
+from ex4d_core.output_settings import OutputSettings
 from ex4d_core.render_settings import RenderSettings, default_occlusion
 from ex4d_core.scene import PlacedFootage, Scene
 from ex4d_core.schema import split_fields
@@ -202,8 +203,9 @@ def generate(
         label: name of the take, for people.
         overwrite: replace a take that is in the folder.
         resume: continue an interrupted take of the same settings, to the same result; a finished one stays.
-        settings: fields of `RenderSettings`, `PreviewSettings` and `WanSettings`, such as ``seed=7``. The occlusion
-            model of the engine "wan" is "watertight" by default, with which its weights were trained.
+        settings: fields of `RenderSettings`, `PreviewSettings`, `WanSettings` and `OutputSettings`, such as ``seed=7``
+            or ``format="exr"``. The occlusion model of the engine "wan" is "watertight" by default, with which its
+            weights were trained.
 
     Raises:
         Ex4dError: the camera leaves the footage, a setting is invalid, this machine cannot run the engine, or the
@@ -211,7 +213,8 @@ def generate(
     """
     from ex4d.pipeline.take_folder import read_take, take_into_folder
 
-    of_render, of_preview, of_wan = split_fields(settings, RenderSettings, PreviewSettings, WanSettings)
+    kinds = RenderSettings, PreviewSettings, WanSettings, OutputSettings
+    of_render, of_preview, of_wan, of_output = split_fields(settings, *kinds)
     shown = source_frames_from(source_frames)
     request = ShotRequest(
         scene=scene.digest,
@@ -223,6 +226,7 @@ def generate(
         preview=PreviewSettings(**of_preview),
         wan=wan_preset(of_wan.pop("preset", DEFAULT_PRESET), **of_wan),
         label=label,
+        output=OutputSettings(**of_output),
     )
     request.require_footage(scene.manifest.frames)
     how = {"device": device, "progress": progress, "note": note, "overwrite": overwrite, "resume": resume}

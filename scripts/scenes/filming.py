@@ -28,6 +28,8 @@ MOVES = (
     *(f"orbit {degrees}" for degrees in (30, -30, 60, -60, 90)),
     *("dolly_in 0.4", "dolly_out 0.4", "crane 0.5", "zoom_out 1.5"),
 )
+# Of scenes whose views are whole moves.
+WHOLE_MOVES = ("orbit 30", "orbit 60", "orbit 90", "dolly_in 0.4", "crane 0.5")
 
 Vector = tuple[float, float, float]
 Pose = Callable[[float], None]
@@ -49,6 +51,7 @@ class FilmedScene:
             frames spread over the clip.
         lit: whether lamps light it, so that colours need denoising; else every surface emits its own colour, which is
             the same from everywhere.
+        whole: whether views are every frame of the moves, each of its frame of the clip, not their ends alone.
     """
 
     name: str
@@ -60,6 +63,7 @@ class FilmedScene:
     field_of_view: float = 55.0
     moves: tuple[str, ...] = MOVES
     lit: bool = False
+    whole: bool = False
 
     @property
     def distance(self) -> float:
@@ -82,12 +86,14 @@ class FilmedScene:
         """(name, frame, camera of one frame) of each view."""
         source, views = self.source_camera(width, height), []
         for index, name in enumerate(self.moves):
-            frame = index * (self.frames - 1) // max(1, len(self.moves) - 1)
+            first = 0 if self.whole else index * (self.frames - 1) // max(1, len(self.moves) - 1)
             preset, amount = name.split()
-            pivot = float(np.linalg.norm(source.camera_to_world[frame, :3, 3] - np.array(self.target)))
-            path = build_path(move(preset, float(amount)), 2, source.intrinsics[frame], width, height, pivot)
-            pose = path.world_to_camera[-1:] @ source.world_to_camera[frame]
-            views.append((name, frame, CameraPath(pose, path.intrinsics[-1], width, height)))
+            pivot = float(np.linalg.norm(source.camera_to_world[first, :3, 3] - np.array(self.target)))
+            length = self.frames if self.whole else 2
+            path = build_path(move(preset, float(amount)), length, source.intrinsics[first], width, height, pivot)
+            for step, frame in enumerate(range(self.frames) if self.whole else [first], start=0 if self.whole else -1):
+                pose = path.world_to_camera[step] @ source.world_to_camera[frame]
+                views.append((name, frame, CameraPath(pose[None], path.intrinsics[step], width, height)))
         return views
 
 

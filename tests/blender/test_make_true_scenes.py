@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from make_true_scenes import filmed
+from make_true_scenes import filmed, main
 from sample_garden import add, place
 from sample_shapes import sheet, translation
 from scenes.filming import COLOR_STEP, FilmedScene, Pose
@@ -103,3 +105,22 @@ def test_the_back_of_a_leaf_is_not_its_front(made):
     leaf = np.isclose(behind["true_depth"].astype(float), 0.9, rtol=0.01)
     assert leaf.any() and (np.abs(made["depth"][behind["view_frame"]] - 3.0) < 0.01).any(), "its front was seen"
     assert not behind["true_visible"][leaf].any()
+
+
+def test_whole_moves_have_every_frame_and_begin_at_the_clip_s_own_view(made):
+    whole = filmed(replace(SCENE, moves=("truck 0.3",), frames=3, whole=True), WIDTH, HEIGHT)
+    assert whole["view_name"].tolist() == ["truck 0.3"] * 3 and whole["view_frame"].tolist() == [0, 1, 2]
+    np.testing.assert_allclose(whole["extrinsics"][0], whole["source_extrinsics"][0], atol=1e-6)
+    assert whole["true_visible"][0].all() and not whole["true_visible"][-1].all()
+    moved = np.diff(whole["extrinsics"][:, 0, 3])
+    assert (moved < 0).all()  # to the right, all the way
+    end = view(made, "truck 0.3")["extrinsics"]
+    np.testing.assert_allclose(whole["extrinsics"][-1], end, atol=1e-6)
+    assert "elsewhere" not in whole and whole["static"].shape == whole["true_visible"].shape
+
+
+def test_files_of_another_size_never_replace_the_committed_ones(capsys):
+    for words in (["--whole", "4"], ["--enlarge", "2"]):
+        with pytest.raises(SystemExit):
+            main([*words, "--only", "pond"])
+        assert "-o" in capsys.readouterr().err

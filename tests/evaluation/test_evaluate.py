@@ -186,13 +186,13 @@ def test_a_still_camera_is_right_where_one_was_asked_for():
 
 
 def test_protocols_of_the_package_load_and_say_what_they_leave_open():
-    assert protocol_names() == ["ex4d-paper", "with-truth"]
+    assert protocol_names() == ["ex4d-paper", "masks", "single-views", "with-truth"]
     paper = Protocol.load("ex4d-paper")
     assert [(one.name, one.degrees) for one in paper.ranges] == [
         *(("small", (0, 30)), ("large", (0, 60)), ("extreme", (0, 90)), ("full", (-90, 90)))
     ]
     assert len(paper.open) == 6 and Protocol.load("with-truth").ranges == ()
-    with pytest.raises(EvaluationError, match="no protocol 'else'; there are ex4d-paper, with-truth"):
+    with pytest.raises(EvaluationError, match="no protocol 'else'; there are ex4d-paper, masks, single-views, w"):
         Protocol.load("else")
 
 

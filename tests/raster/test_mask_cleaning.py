@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from ex4d.evaluation.mask_measures import speck_count
 from ex4d.mesh import DepthSurface
 from ex4d.raster import (
     Rasterizer,
@@ -23,7 +24,6 @@ from ex4d.raster.simplified_frame import SimplifiedFrame
 from ex4d.raster.speed import synthetic_camera, synthetic_surface
 from ex4d_core.cameras import CameraPath, look_at
 from ex4d_core.render_settings import OCCLUSION_MODELS
-from true_scenes import speck_count
 
 HEIGHT, WIDTH, FOCAL = 60, 80, 60.0
 

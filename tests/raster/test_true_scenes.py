@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ex4d.evaluation.mask_measures import speck_count
 from ex4d_core.cameras import CameraPath
-from true_scenes import TRUE_SCENES, TrueScene, TrueView, blurred, load_committed, noisy, score, speck_count
+from true_scenes import TRUE_SCENES, TrueScene, TrueView, blurred, load_committed, noisy, score
 
 
 @pytest.fixture

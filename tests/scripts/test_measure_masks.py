@@ -20,15 +20,10 @@ def run(monkeypatch, capsys, *options: object) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
-def test_scenes_have_a_row_for_each_model_and_a_sheet(monkeypatch, capsys, tmp_path) -> None:
+def test_zooms_and_planes_are_seen_whole_and_scenes_have_a_sheet(monkeypatch, capsys, tmp_path) -> None:
     sheet = tmp_path / "sheet.png"
     rows = run(monkeypatch, capsys, "--only", COMMITTED[1], "--depth-error", "exact", "--sheet", sheet)
 
-    models = {(row[2], row[3]): row for row in rows if row[0] == COMMITTED[1] and row[1] == "exact"}
-    assert set(models) == {(model, drawn) for model in OCCLUSION_MODELS for drawn in ("as drawn", "cleaned")}
-    assert all(0.5 < float(row[6]) < 1 for row in models.values())
-    for model in OCCLUSION_MODELS:
-        assert float(models[model, "cleaned"][8]) < 0.5 * float(models[model, "as drawn"][8]), "specks"
     zooms = [row for row in rows if row[0] == COMMITTED[1] and len(row) == 5]
     assert len(zooms) == len(OCCLUSION_MODELS)
     assert all(float(cell.split()[0]) > 99.9 for row in zooms for cell in row[2:])

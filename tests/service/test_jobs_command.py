@@ -207,7 +207,9 @@ def test_an_unknown_job_and_an_unusable_folder_are_named(service, wire, scene, s
         assert told.startswith(f"ex4d jobs: {folder}")
 
 
-def test_doctor_names_the_backend_or_why_there_is_none(service, wire, table_of, capsys, roomy_disk):
+def test_doctor_names_the_backend_or_why_there_is_none(service, wire, scene, shot, table_of, capsys, roomy_disk):
+    wire.upload_scene(scene)
+    wire.finish(wire.submit(shot("good")))  # so that a worker has told its device
     assert f"ex4d 0.1.0 at {service.address}, with CPU, " in table_of("doctor")
     assert main(["doctor", "--backend", "nonsense"]) == 0, "the rest of what it found is told all the same"
     told = " ".join(capsys.readouterr().out.split())

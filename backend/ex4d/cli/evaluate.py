@@ -33,11 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a method's results; repeatable",
     )
     parser.add_argument(
-        "--protocol", default=DEFAULT_PROTOCOL, help="with-truth, ex4d-paper, or a .toml file (default: with-truth)"
+        "--protocol",
+        default=DEFAULT_PROTOCOL,
+        help="with-truth, single-views, masks, ex4d-paper, or a .toml file (default: with-truth)",
     )
     parser.add_argument(
         "--layout",
-        help="of the data set: dycheck, kubric-4d, parallel-domain-4d, vista4d or folder (default: what it looks like)",
+        help="of the data set: dycheck, kubric-4d, parallel-domain-4d, vista4d, true-scenes or folder (default: what "
+        "it looks like)",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda:0, or cuda:0+1 for several")
     parser.add_argument("--study", action="store_true", help="also write study.html, which compares methods blindly")

@@ -15,7 +15,7 @@ from typing import Any
 
 from ex4d.cli.dry_run import add_dry_run_argument, tell
 from ex4d.cli.final_estimate import backend_card, final_note, tell_sizes
-from ex4d.cli.flags import settings_from
+from ex4d.cli.flags import add_flags, given, settings_from
 from ex4d.cli.options import (
     ANSWER_SECONDS,
     add_backend_arguments,
@@ -38,9 +38,11 @@ from ex4d_core.cards import Card
 from ex4d_core.client import ConnectionState
 from ex4d_core.conversations import ClientError, Task
 from ex4d_core.errors import RequestError
+from ex4d_core.output_settings import OutputSettings
 from ex4d_core.remote_take import RemoteTake
 from ex4d_core.render_settings import OcclusionModel, RenderSettings, default_occlusion
 from ex4d_core.scene import Scene
+from ex4d_core.schema import fields_of
 from ex4d_core.shot import ENGINES, MAX_LABEL, PreviewSettings, ShotRequest
 from ex4d_core.sources import name_for_people
 
@@ -79,12 +81,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_render_arguments(parser)
     add_preview_arguments(parser)
     add_wan_arguments(parser)
+    output = parser.add_argument_group("output in more than 8 bits, beside the frames of 8 bits")
+    output.add_argument(
+        "--bit-depth", choices=("8", "16"), help="16: also write the take in more than 8 bits (default --format: exr)"
+    )
+    add_flags(output, OutputSettings)
     parser.add_argument(
         "--again",
         type=Path,
         metavar="TAKE",
-        help="repeat the take in this folder, from its request.json and camera.npz; engine, label and settings of "
-        "the engine wan may differ, such as another --seed; an occlusion model that was the default stays the engine's",
+        help="repeat the take in this folder, from its request.json and camera.npz; engine, label, output and settings "
+        "of the engine wan may differ, such as another --seed; an occlusion model that was the default stays the "
+        "engine's",
     )
 
 
@@ -118,6 +126,9 @@ def run(options: argparse.Namespace, report: Report) -> int:
         with report.stages() as progress:
             take_into_folder(scene, request, out, **how, progress=progress)
     report.add("take", out / "take.mp4")
+    if deep := request.deep_files:
+        first, last = out / deep[0], deep[-1]
+        report.add("color", [out / name for name in deep], f"{first}" + ("" if len(deep) == 1 else f" to {last}"))
     report.add("occlusion", request.render.occlusion)
     report.add("frames", len(request.camera), "")
     return 0
@@ -167,13 +178,34 @@ def _new_request(scene: Scene, options: argparse.Namespace, report: Report) -> S
         preview=settings_from(options, PreviewSettings),
         wan=wan_settings(options),
         label=options.label or (_usual_label(scene, options) if options.backend else ""),
+        output=_output_settings(options, OutputSettings()).named(name_for_people(_name_of_move(options))),
     )
+
+
+def _output_settings(options: argparse.Namespace, before: OutputSettings) -> OutputSettings:
+    """How the take is written, by what was typed over what was before."""
+    chosen, bits, typed = given(options, OutputSettings), options.bit_depth, "format" in options.typed
+    if before.is_deep and bits != "8":  # a take that is repeated keeps what nobody types
+        kept = {entry.name: getattr(before, entry.name) for entry in fields_of(OutputSettings)}
+        chosen = {**kept, **{name: value for name, value in chosen.items() if name in options.typed}}
+    output_format = chosen["format"]
+    if bits == "8" and output_format != "mp4":
+        raise RequestError(f"--bit-depth: 8 leaves nothing for --format {output_format}: leave one of them out")
+    if bits == "16" and output_format == "mp4":
+        if typed:
+            raise RequestError("--bit-depth: 16 needs a --format of more bits than mp4 has: exr, png16 or a movie")
+        output_format = "exr"
+    return OutputSettings(**{**chosen, "format": output_format})
+
+
+def _name_of_move(options: argparse.Namespace) -> str:
+    return options.camera.stem if options.camera else options.preset
 
 
 def _usual_label(scene: Scene, options: argparse.Namespace) -> str:
     """What tells a job from others in a list: scene, camera and engine."""
-    camera = options.camera.stem if options.camera else options.preset
-    return f"{name_for_people(scene.manifest.name)} {name_for_people(camera)} {options.engine or 'preview'}"[:MAX_LABEL]
+    names = name_for_people(scene.manifest.name), name_for_people(_name_of_move(options)), options.engine or "preview"
+    return " ".join(names)[:MAX_LABEL]
 
 
 def _request_again(scene: Scene, options: argparse.Namespace) -> ShotRequest:
@@ -183,7 +215,7 @@ def _request_again(scene: Scene, options: argparse.Namespace) -> ShotRequest:
     if others := _set_options(options, add_camera_arguments, add_render_arguments, add_preview_arguments):
         raise RequestError(
             f"--again keeps the take's camera and render, so {', '.join(others)} cannot be given with it; engine, "
-            "label and settings of the engine wan can"
+            "label, output and settings of the engine wan can"
         )
     before = saved_request(options.again, scene)
     engine = options.engine if "engine" in options.typed else before.engine
@@ -195,6 +227,7 @@ def _request_again(scene: Scene, options: argparse.Namespace) -> ShotRequest:
         render=render,
         engine=engine,
         label=options.label if "label" in options.typed else before.label,
+        output=_output_settings(options, before.output),
         wan=wan_settings(options, before.wan, of_preview=before.engine != "wan"),
     )
 
@@ -222,7 +255,9 @@ def _on_backend(scene: Scene, request: ShotRequest, options: argparse.Namespace,
     earlier = (
         ()
         if options.detach
-        else require_take_folder(options.out, len(request.camera), inputs=inputs, overwrite=options.overwrite)
+        else require_take_folder(
+            options.out, len(request.camera), request.deep_files, inputs=inputs, overwrite=options.overwrite
+        )
     )
     client = backend_client(options)
     # The folder that was asked for may be a link; what is in it must not.

@@ -29,7 +29,7 @@ from ex4d_core.cameras import CameraPath
 from ex4d_core.errors import RequestError
 from ex4d_core.output_settings import OutputSettings
 from ex4d_core.render_settings import RenderSettings
-from ex4d_core.scene import PlacedFootage, Scene, SceneError
+from ex4d_core.scene import Scene, SceneError
 
 SUMMARY = "render colour and mask movies of a scene from a new camera"
 
@@ -51,17 +51,20 @@ def run(options: argparse.Namespace, report: Report) -> int:
     scene = ArrayClip.load(options.scene) if options.scene.suffix == ".npz" else Scene.open(options.scene)
     camera = camera_from(options, scene, report.note)
     settings, output = render_settings(options, scene), settings_from(options, OutputSettings)
-    if output.format != "mp4" and is_arrays(options.out):
+    if output.is_deep and is_arrays(options.out):
         raise RequestError(f"--format {output.format} writes into a folder, not into {options.out.name}")
+    if output.is_deep and not isinstance(scene, Scene):
+        raise SceneError(f"{options.scene} has colours of 8 bits: reconstruct a scene with --bit-depth 16")
     how = {"first_frame": options.first_frame, "source_frames": options.source_frames}
     how |= {"device": options.device, "machine": machine_settings(options)}
     if options.dry_run:
         from ex4d.pipeline.estimate import estimate_render
 
-        tell(estimate_render(scene, camera, settings, arrays=is_arrays(options.out), **how), options.out, report)
+        how |= {"arrays": is_arrays(options.out), "output": output if output.is_deep else None}
+        tell(estimate_render(scene, camera, settings, **how), options.out, report)
         return 0
     how |= {"note": report.note}
-    if output.format != "mp4":
+    if output.is_deep and isinstance(scene, Scene):
         return _run_deep(options, report, scene, camera, output, how)
     name = options.camera.stem if options.camera else options.preset
     inputs = [options.scene, *filter(None, [options.camera])]
@@ -86,14 +89,14 @@ def run(options: argparse.Namespace, report: Report) -> int:
         remembered = movies.remembered_fraction if movies.remembered is not None else None
     _report_seen(report, settings, visible)
     if remembered is not None:
-        report.add("remembered_fraction", remembered, f"{100 * remembered.mean():.1f} % on average")
+        _report_remembered(report, remembered)
     return 0
 
 
 def _run_deep(
     options: argparse.Namespace,
     report: Report,
-    scene: PlacedFootage,
+    scene: Scene,
     camera: CameraPath,
     output: OutputSettings,
     how: dict[str, Any],
@@ -101,8 +104,6 @@ def _run_deep(
     """Write a render of more than 8 bits."""
     from ex4d.pipeline.deep_outputs import render_deep
 
-    if not isinstance(scene, Scene):
-        raise SceneError(f"{options.scene} has colours of 8 bits: reconstruct a scene with --bit-depth 16")
     settings, name = render_settings(options, scene), options.camera.stem if options.camera else options.preset
     inputs = [options.scene, *filter(None, [options.camera])]
     how |= {"inputs": inputs, "overwrite": options.overwrite}
@@ -112,10 +113,18 @@ def _run_deep(
     report.add("color", list(made.color), f"{first}" if first == last else f"{first} to {last.name}")
     if made.mask is not None:
         report.add("mask", made.mask)
+    if made.remembered is not None:
+        report.add("remembered", made.remembered)
     report.add("camera", made.camera)
     report.add("color_space", made.space)
     _report_seen(report, settings, made.visible_fraction)
+    if settings.remember:
+        _report_remembered(report, made.remembered_fraction)
     return 0
+
+
+def _report_remembered(report: Report, remembered: np.ndarray) -> None:
+    report.add("remembered_fraction", remembered, f"{100 * remembered.mean():.1f} % on average")
 
 
 def _report_seen(report: Report, settings: RenderSettings, visible: np.ndarray) -> None:

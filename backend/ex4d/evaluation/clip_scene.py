@@ -13,6 +13,7 @@ from filelock import FileLock
 from ex4d.evaluation.clips import EvaluationClip, Frames, Task
 from ex4d.evaluation.depth_frames import DepthFrames
 from ex4d.evaluation.errors import EvaluationError
+from ex4d.evaluation.metrics import METRICS
 from ex4d.evaluation.protocols import Protocol
 from ex4d.media.origin import footage_sha256
 from ex4d.pipeline.outputs import render_views
@@ -50,7 +51,7 @@ class ClipInputs:
         Raises:
             Ex4dError: footage, depth or cameras cannot be used.
         """
-        scene = None if clip.depth is None else _scene(clip, work / _SCENES, device)
+        scene = _scene(clip, work / _SCENES, device) if _needs_scene(clip, protocol) else None
         if scene is not None and clip.camera is not None:
             clip = replace(clip, camera=_in_scene(clip.camera, clip.source_camera, scene))
         return ClipInputs(clip, scene, tuple(protocol.tasks(clip, scene)))
@@ -100,6 +101,12 @@ class KnownViews:
             views = render_views(scene, camera.framed(*size), _SEEN, device=device)
             render, rendered, seen = views.color, views.mask, views.mask if seen is None else seen
         return KnownViews(size, Frames(clip.source, size, count), truth, seen, render, rendered)
+
+
+def _needs_scene(clip: EvaluationClip, protocol: Protocol) -> bool:
+    """Whether anything that is measured follows from the clip's depth, and not from the data set's own files."""
+    measured = any("scene" in METRICS[name].needs for name in protocol.metrics)
+    return clip.depth is not None and (bool(protocol.ranges) or clip.seen is None or measured)
 
 
 def _scene(clip: EvaluationClip, folder: Path, device: str) -> Scene:

@@ -31,6 +31,7 @@ class ResultInputs:
         device: for networks and pixels.
         networks: loaded when they are asked for.
         rendered: (T, H, W) bool, where `render` has pixels; None for where `seen`.
+        masks: the method's own, white where it calls the footage seen; None where it has none.
     """
 
     task: Task
@@ -42,11 +43,12 @@ class ResultInputs:
     device: torch.device
     networks: Networks
     rendered: np.ndarray | None = None
+    masks: Frames | None = None
 
     @cached_property
     def identity(self) -> tuple[str | None, ...]:
         """Hashes of all that figures depend on: they are found once for all measures."""
-        videos = self.result, self.source, self.truth
+        videos = self.result, self.source, self.truth, self.masks
         camera = self.task.camera
         arrays = (self.seen, self.render, self.rendered)
         arrays += (None, None) if camera is None else (camera.world_to_camera, camera.intrinsics)

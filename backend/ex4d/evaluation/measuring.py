@@ -13,7 +13,9 @@ from ex4d.evaluation.clip_scene import ClipInputs, KnownViews
 from ex4d.evaluation.clips import Frames, Task
 from ex4d.evaluation.feature_measures import i3d_features, inception_features, measure_clip
 from ex4d.evaluation.inputs import NotMeasuredError, ResultInputs
+from ex4d.evaluation.mask_measures import measure_masks
 from ex4d.evaluation.measured_cache import MeasuredCache
+from ex4d.evaluation.metrics import METRICS
 from ex4d.evaluation.networks import Networks
 from ex4d.evaluation.pixel_measures import measure_pixels
 from ex4d.evaluation.protocols import Protocol
@@ -29,6 +31,9 @@ _MEASURES: tuple[tuple[Measure, frozenset[str]], ...] = (
     (measure_pixels, frozenset(("lpips",))),
     (measure_seen, frozenset(("seen_psnr",))),
     (measure_seen, frozenset(("flicker",))),
+    (measure_masks, frozenset(("mask_false", "mask_missed", "mask_specks"))),
+    (measure_masks, frozenset(("mask_iou",))),
+    (measure_masks, frozenset(("mask_psnr",))),
     (measure_camera, frozenset(("camera_rotation", "camera_translation", "camera_matrix"))),
     (measure_clip, frozenset(("clip_source",))),
     (measure_clip, frozenset(("clip_frames",))),
@@ -115,8 +120,11 @@ def _measured(
     figures: dict[str, float] = {}
     features: dict[str, tuple[str, str]] = {}
     missing: dict[str, str] = {}
+    masks = method.find_masks(task) if any("masks" in METRICS[name].needs for name in protocol.metrics) else None
     inputs = ResultInputs(
-        *(task, result, known.source, known.truth, known.seen, known.render, device, networks), rendered=known.rendered
+        *(task, result, known.source, known.truth, known.seen, known.render, device, networks),
+        rendered=known.rendered,
+        masks=None if masks is None else Frames(masks, known.size, len(known.source)),
     )
     for measure, measured in _MEASURES:
         wanted = measured & frozenset(protocol.metrics)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Needs = Literal["truth", "scene", "camera"]
+Needs = Literal["truth", "scene", "camera", "masks"]
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,8 @@ class Metric:
         title: of its columns.
         unit: "" for none.
         higher_is_better: or lower.
-        needs: what a clip must have: a true view, depth (from which what is seen follows), or a camera.
+        needs: what a clip must have: a true view, depth (from which what is seen follows), a camera, or masks; the
+            last are the result's own.
         weights: the part of `ex4d.weights.catalogue` whose network it uses; "" for none.
         of_sets: whether it is of all results together, not of each.
         regions: whether it is also given over seen and over unseen pixels.
@@ -76,6 +77,37 @@ METRICS: dict[str, Metric] = {
         False,
         ("scene", "camera"),
         "Mean second difference in time, in pixels that the footage did not see: steady change does not count.",
+    ),
+    "mask_false": Metric(
+        "falsely seen",
+        "%",
+        False,
+        ("truth", "masks"),
+        "Share of all pixels that the method's mask calls seen, and that the footage did not see.",
+    ),
+    "mask_missed": Metric(
+        "missed",
+        "%",
+        False,
+        ("truth", "masks"),
+        "Share of all pixels that the footage saw, and that the method's mask calls unseen.",
+    ),
+    "mask_iou": Metric(
+        "mask IoU", "", True, ("truth", "masks"), "Intersection over union of the method's mask and the true one."
+    ),
+    "mask_psnr": Metric(
+        "PSNR, both seen",
+        "dB",
+        True,
+        ("truth", "masks"),
+        "Difference to the true view where the method's mask and the true one both call it seen.",
+    ),
+    "mask_specks": Metric(
+        "specks",
+        "a megapixel",
+        False,
+        ("truth", "masks"),
+        "Regions of the method's mask of at most 4 pixels, seen or unseen.",
     ),
     "camera_rotation": Metric(
         "rotation error", "degrees", False, ("camera",), "Of the camera that COLMAP recovers from the result."

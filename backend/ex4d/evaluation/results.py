@@ -13,7 +13,8 @@ from ex4d.evaluation.errors import EvaluationError
 from ex4d.media.sequences import is_sequence
 
 MOVIES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif")
-TAKE = "take.mp4"  # of a take's folder, as `ex4d generate` writes it
+MASK_ENDING = ".mask"  # of a folder of images, or before a movie's own
+TAKE, MASK = "take.mp4", "mask.mp4"  # of a take's folder, as `ex4d generate` writes it
 _BLACK, _FROZEN = 4.0, 0.05  # mean of all values, and mean change from frame to frame, of 255
 
 
@@ -23,7 +24,8 @@ class Method:
 
     Attributes:
         name: of its rows.
-        folder: with one result a task, named as the task: a movie, a folder of images, or a take's folder.
+        folder: with one result a task, named as the task: a movie, a folder of images, or a take's folder. Its masks
+            are beside it, as NAME.mask, or in the take's folder.
     """
 
     name: str
@@ -49,13 +51,28 @@ class Method:
         Raises:
             EvaluationError: there are several.
         """
+        return self._one_of(task, self.folder / task.name, TAKE)
+
+    def find_masks(self, task: Task) -> Path | None:
+        """The masks that belong to the result of a task, white where it calls the footage seen; None if there are none.
+
+        Raises:
+            EvaluationError: there are several.
+        """
         place = self.folder / task.name
+        if (place / TAKE).is_file():
+            return place / MASK if (place / MASK).is_file() else None
+        return self._one_of(task, place.with_name(f"{place.name}{MASK_ENDING}"), MASK)
+
+    def _one_of(self, task: Task, place: Path, in_folder: str) -> Path | None:
+        """A movie of that name, a folder of images, or a movie in a folder."""
         found = [place.parent / f"{place.name}{ending}" for ending in MOVIES]
         found = [path for path in found if path.is_file()]
         if place.is_dir():
-            found += [place / TAKE] if (place / TAKE).is_file() else [place] if is_sequence(place) else []
+            movie = place / in_folder
+            found += [movie] if movie.is_file() else [place] if is_sequence(place) else []
         if len(found) > 1:
-            raise EvaluationError(f"{self.name} has two results for {task.name}: {found[0].name} and {found[1].name}")
+            raise EvaluationError(f"{self.name} has two files of {place.name}: {found[0].name} and {found[1].name}")
         return found[0] if found else None
 
 

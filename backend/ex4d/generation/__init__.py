@@ -4,8 +4,16 @@
 one that runs anywhere, `wan` the video diffusion model.
 """
 
-from ex4d.generation.engine import Engine, EngineState, GenerationProgress, ProgressCallback
+from ex4d.generation.engine import Engine, EngineState, GenerationProgress, ProgressCallback, UnroundedCallback
 from ex4d.generation.engine_choice import create_engine
 from ex4d.generation.preview import PreviewEngine
 
-__all__ = ["Engine", "EngineState", "GenerationProgress", "PreviewEngine", "ProgressCallback", "create_engine"]
+__all__ = [
+    "Engine",
+    "EngineState",
+    "GenerationProgress",
+    "PreviewEngine",
+    "ProgressCallback",
+    "UnroundedCallback",
+    "create_engine",
+]

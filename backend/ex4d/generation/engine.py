@@ -48,6 +48,8 @@ class GenerationProgress:
 # Called after every step and several times in it; an exception that it raises ends the generation there, or on several
 # GPUs after that step.
 ProgressCallback = Callable[[GenerationProgress], None]
+# Called with a frame (H, W, 3) float32; see `Engine.generate`.
+UnroundedCallback = Callable[[np.ndarray], None]
 
 
 class EngineState:
@@ -97,6 +99,7 @@ class Engine(Protocol):
         on_progress: ProgressCallback | None = None,
         done: int = 0,
         state: EngineState | None = None,
+        on_unrounded: UnroundedCallback | None = None,
     ) -> Iterator[np.ndarray]:
         """Yield one final frame (H, W, 3) uint8 sRGB for each rendered frame, in order, as soon as it exists.
 
@@ -107,5 +110,8 @@ class Engine(Protocol):
             done: so many first frames were finished by an earlier run and are not yielded; the others are the same as
                 if all were generated at once.
             state: where to keep what a later run needs to continue, and where an earlier run has kept it.
+            on_unrounded: called with each frame, before it is yielded, as (H, W, 3) float32 that is not rounded to 8
+                bits. Of the engine wan, sRGB in [0, 1]; of a preview, the rendered frames' deep colours, which they
+                then must have, in their own space, and as bright as they are.
         """
         ...

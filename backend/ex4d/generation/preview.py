@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate, pad
 
-from ex4d.generation.engine import EngineState, ProgressCallback
+from ex4d.generation.engine import EngineState, ProgressCallback, UnroundedCallback
 from ex4d.generation.far_sides import far_side_weights
 from ex4d.raster import RenderedFrame
 from ex4d_core.shot import PreviewSettings
@@ -25,6 +25,8 @@ _FOREGROUND_WEIGHT = 0.001
 _FIRST_SMOOTHED_LEVEL = 3
 # Weight of the previous frame in a hole's colour: half of it is gone after about 2 frames.
 _PREVIOUS_WEIGHT = 0.75
+# What is shown where nothing was ever seen: mid grey of 8 bits, and in scene-linear light.
+_GREY, _GREY_LIGHT = 127.5, 0.18
 # A cell with at least this visible fraction takes its own average, not that of the coarser level.
 _ENOUGH_VISIBLE = 1 / 16
 
@@ -52,6 +54,7 @@ class PreviewEngine:
         on_progress: ProgressCallback | None = None,
         done: int = 0,
         state: EngineState | None = None,
+        on_unrounded: UnroundedCallback | None = None,
     ) -> Iterator[np.ndarray]:
         """Yield each rendered frame at once, all that was seen or remembered unchanged; see `Engine.generate`.
 
@@ -59,9 +62,15 @@ class PreviewEngine:
 
         Filling depends on the frames before. It takes a fraction of the time that rendering does, so frames that are
         done are filled again for the next ones, and no state is kept.
+
+        Deep colours are filled on their own by the same rules, also where holes are marked in 8 bits.
         """
-        filler = HoleFiller()
+        filler, deep_filler = HoleFiller(), HoleFiller()
         for index, frame in enumerate(frames):
+            if on_unrounded is not None:
+                deep = deep_filler.fill_deep(frame)
+                if index >= done:
+                    on_unrounded(deep)
             color = frame.color
             if self.settings.holes == "mark":
                 filling = np.array(self.settings.hole_color, dtype=np.uint8)
@@ -81,11 +90,16 @@ def marked(color: torch.Tensor, remembered: torch.Tensor) -> torch.Tensor:
 
 def _over(frame: RenderedFrame, color: np.ndarray, filling: np.ndarray) -> np.ndarray:
     """(H, W, 3) uint8: a frame's colours over a filling, by the share of each pixel that was seen or remembered."""
+    return _mixed(frame, color, filling, 0.5)
+
+
+def _mixed(frame: RenderedFrame, color: np.ndarray, filling: np.ndarray, rounding: float) -> np.ndarray:
+    """As `_over`, of any type; ``rounding`` is added where two colours are mixed."""
     image = np.where(frame.whole[..., None], color, filling)
     if frame.alpha is not None:
         edge = (frame.alpha > 0) & ~frame.whole
         share = frame.alpha[edge][:, None].astype(np.float32) / 255
-        image[edge] = share * color[edge] + (1 - share) * image[edge] + 0.5
+        image[edge] = share * color[edge] + (1 - share) * image[edge] + rounding
     return image
 
 
@@ -99,6 +113,14 @@ class HoleFiller:
         """As `fill`, for a frame of arrays."""
         color, mask, depth = (torch.from_numpy(values) for values in (frame.color, frame.whole, frame.depth))
         return self.fill(color, mask, depth, frame.source_centre).numpy()
+
+    def fill_deep(self, frame: RenderedFrame) -> np.ndarray:
+        """(H, W, 3) float32: a frame's deep colours, with its holes filled as `fill` does, but nothing rounded."""
+        assert frame.deep_color is not None, "rendered with deep colours"
+        color = frame.deep_color.astype(np.float32)
+        mask, depth = torch.from_numpy(frame.whole), torch.from_numpy(frame.depth)
+        filled = self._filled(torch.from_numpy(color), mask, depth, frame.source_centre, _GREY_LIGHT)
+        return _mixed(frame, color, _enlarged(filled, *mask.shape).numpy(), 0.0)
 
     def fill(
         self, color: torch.Tensor, mask: torch.Tensor, depth: torch.Tensor, source_centre: np.ndarray | None = None
@@ -117,21 +139,31 @@ class HoleFiller:
         Returns:
             (H, W, 3) uint8; mid grey if nothing was ever seen.
         """
-        height, width = mask.shape
+        filled = self._filled(color, mask, depth, source_centre, _GREY)
+        if not filled.is_cuda:
+            # A tenth of the time, since torch has a uint8 channels-last kernel for this; not on CUDA.
+            filled = filled.add_(0.5).clamp_(0, 255).to(torch.uint8, memory_format=torch.channels_last)
+        filled = _enlarged(filled, *mask.shape)
+        return filled if filled.dtype == torch.uint8 else filled.add_(0.5).clamp_(0, 255).to(torch.uint8)
+
+    def _filled(
+        self,
+        color: torch.Tensor,
+        mask: torch.Tensor,
+        depth: torch.Tensor,
+        source_centre: np.ndarray | None,
+        grey: float,
+    ) -> torch.Tensor:
+        """(1, 3, h, w) float32, the colours without holes at half the resolution; ``grey`` if nothing was ever seen."""
         weight = _background_weight(mask, depth)
         if source_centre is not None and not mask.all():
             weight *= far_side_weights(mask, depth, source_centre)
         half = _downsample(torch.cat([color.permute(2, 0, 1) * weight, weight[None]])[None])
-        filled = self._push(_pull(half))
-        if not filled.is_cuda:
-            # A tenth of the time, since torch has a uint8 channels-last kernel for this; not on CUDA.
-            filled = filled.add_(0.5).clamp_(0, 255).to(torch.uint8, memory_format=torch.channels_last)
-        filled = interpolate(filled, scale_factor=2, mode="bilinear")[0, :, :height, :width].permute(1, 2, 0)
-        return filled if filled.dtype == torch.uint8 else filled.add_(0.5).clamp_(0, 255).to(torch.uint8)
+        return self._push(_pull(half), grey)
 
-    def _push(self, pyramid: list[torch.Tensor]) -> torch.Tensor:
+    def _push(self, pyramid: list[torch.Tensor], grey: float) -> torch.Tensor:
         """Go from coarse to fine: each cell has the average of its seen pixels, or the coarser level's colour."""
-        filled = torch.full_like(pyramid[-1][:, :3], 127.5)
+        filled = torch.full_like(pyramid[-1][:, :3], grey)
         for level in range(len(pyramid) - 1, -1, -1):
             weight = pyramid[level][:, 3:]
             size = weight.shape[-2:]
@@ -150,6 +182,11 @@ class HoleFiller:
             filled = torch.lerp(filled, previous, _PREVIOUS_WEIGHT * hole * previous_hole)
         self._previous[level] = filled, hole
         return filled
+
+
+def _enlarged(half: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """(H, W, 3) of twice the size of (1, 3, h, w), cut to what is asked for."""
+    return interpolate(half, scale_factor=2, mode="bilinear")[0, :, :height, :width].permute(1, 2, 0)
 
 
 def _pull(finest: torch.Tensor) -> list[torch.Tensor]:

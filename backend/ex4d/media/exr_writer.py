@@ -26,6 +26,7 @@ def write_exr(
     *,
     depth: np.ndarray | None = None,
     position: np.ndarray | None = None,
+    channels: Mapping[str, np.ndarray] | None = None,
     space: str = "",
     compression: str = "zip",
     timecode: tuple[int, int, int, int, bool] | None = None,
@@ -37,11 +38,12 @@ def write_exr(
     """Write a file, completely or not at all; an existing one is replaced.
 
     Args:
-        color: (H, W, 4) float16 premultiplied, channels R, G, B and A.
+        color: (H, W, 4) float16 premultiplied, channels R, G, B and A; or (H, W, 3) without alpha.
         depth: (H, W) float32, channel Z.
         position: (H, W, 3) float32, channels P.X, P.Y and P.Z.
+        channels: further ones, (H, W) float16 or float32, by their names.
         space: name of the colours' space; of linear ones, primaries are written as chromaticities.
-        compression: "zip" or "dwaa"; depth and positions are exact with both.
+        compression: "zip" or "dwaa"; what is not colour or alpha is exact with both.
         timecode: as of `timecode_after`; written at rates that ST 12-1 has.
         fps: that the timecode counts by.
         world_to_camera: (4, 4), OpenCV axes; becomes the attribute `worldToCamera`, in OpenEXR's.
@@ -68,13 +70,14 @@ def write_exr(
         code.hours, code.minutes, code.seconds, code.frame, dropped = paired[0]
         code.dropFrame, code.fieldPhase = int(dropped), int(paired[1])
         header["timeCode"] = code
-    channels: dict[str, np.ndarray] = {"RGBA": np.ascontiguousarray(color, np.float16)}
+    written: dict[str, np.ndarray] = {"RGBA"[: color.shape[2]]: np.ascontiguousarray(color, np.float16)}
     if depth is not None:
-        channels["Z"] = np.ascontiguousarray(depth, np.float32)
+        written["Z"] = np.ascontiguousarray(depth, np.float32)
     if position is not None:
         for axis, name in enumerate("XYZ"):
-            channels[f"P.{name}"] = np.ascontiguousarray(position[..., axis], np.float32)
-    _write(path, header, channels)
+            written[f"P.{name}"] = np.ascontiguousarray(position[..., axis], np.float32)
+    written |= {name: np.ascontiguousarray(values) for name, values in (channels or {}).items()}
+    _write(path, header, written)
 
 
 def write_exr_channels(path: Path, channels: Mapping[str, np.ndarray]) -> None:

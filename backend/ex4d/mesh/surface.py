@@ -205,6 +205,12 @@ class DepthSurface:
                 surface.__dict__[name] = self.__dict__[name]
         return surface
 
+    def in_8_bits(self) -> DepthSurface:
+        """The same frames without deep colours; what has been measured of them is kept."""
+        surface = copy.copy(self)
+        object.__setattr__(surface, "deep_color", None)
+        return surface
+
     def reduced(self, step: int) -> DepthSurface:
         """Every so many pixels of the surface, in both directions; itself with a step of 1."""
         if step == 1:

@@ -36,8 +36,9 @@ _WINDOW = 240
 # More than this many fill few more pixels: 20 of 20 frames 34 %, 10 of them 31 %, and twice as fast
 # (docs/measured/rendering.md).
 _KEY_FRAMES = 10
-# Depth, colour, limits, edge shares and votes of a key frame's pixel; all key frames together take no more than this.
-_BYTES_PER_PIXEL = 15
+# Depth, colour, limits, edge shares and votes of a key frame's pixel, and its half floats; all key frames together take
+# no more than this.
+_BYTES_PER_PIXEL, _BYTES_PER_DEEP_PIXEL = 15, 6
 _KEY_BYTES = 2**30
 # Key frames of the last windows, for shots that jump in time.
 _KEPT_WINDOWS = 2
@@ -56,6 +57,7 @@ class ClipMemory:
         device: str = "auto",
         machine: MachineSettings | None = None,
         reduced: int = 1,
+        deep: bool = False,
         note: Callable[[str], None] = lambda text: None,
     ) -> None:
         """Read nothing yet.
@@ -65,6 +67,7 @@ class ClipMemory:
                 one sample of each pixel and masks as they are.
             device: as in `create_rasterizer`.
             reduced: every so many pixels of the key frames count, in both directions; for figures, not for pictures.
+            deep: also remember deep colours, which the scene must have.
             note: called with a sentence about key frames that contradict the others.
         """
         from ex4d.raster.warp_rasterizer import WarpRasterizer  # imports Warp
@@ -73,7 +76,7 @@ class ClipMemory:
         self._source = scene.source_camera()
         self._settings = RenderSettings("warp", occlusion="thickness", samples=1, licence=settings.licence, clean=False)
         self._rasterizer = cast(WarpRasterizer, create_rasterizer("warp", device, settings.licence, machine))
-        self._reduced, self._note = reduced, note
+        self._reduced, self._deep, self._note = reduced, deep, note
         self._parts: dict[int, list[int]] = {}
         self._keys: LRUCache[tuple[int, int], KeyFrames] = LRUCache(_KEPT_WINDOWS)
 
@@ -156,10 +159,11 @@ class ClipMemory:
 
         if part not in self._keys:
             manifest = self._scene.manifest
-            most = max(2, _KEY_BYTES * self._reduced**2 // (_BYTES_PER_PIXEL * manifest.width * manifest.height))
+            per_pixel = _BYTES_PER_PIXEL + _BYTES_PER_DEEP_PIXEL * self._deep
+            most = max(2, _KEY_BYTES * self._reduced**2 // (per_pixel * manifest.width * manifest.height))
             count = min(_KEY_FRAMES, most)
             numbers = spread_frames(self._source, range(*part), manifest.pivot_distance, count)
-            surface = scene_surface(self._scene, self._source, self._settings, numbers)
+            surface = scene_surface(self._scene, self._source, self._settings, numbers, deep=self._deep)
             moving = self._moving(numbers)
             keys = KeyFrames(surface.reduced(self._reduced), numbers, self._rasterizer, moving)
             if moving is not None and bool(moving.all()):

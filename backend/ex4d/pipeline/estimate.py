@@ -13,9 +13,10 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from ex4d.devices import Devices
+from ex4d.pipeline.deep_estimates import DEEP_BYTES_PER_PIXEL, deep_frame_bytes, deep_take_memory
 from ex4d.pipeline.final_cards import card_here, wan_basis
 from ex4d_core.cards import Card
 from ex4d_core.errors import Ex4dError
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from ex4d.machine import MachineSettings
     from ex4d.media import FootageInfo
     from ex4d_core.cameras import CameraPath
+    from ex4d_core.output_settings import OutputSettings
     from ex4d_core.render_settings import RenderSettings
     from ex4d_core.scene import PlacedFootage, Scene
     from ex4d_core.shot import ShotRequest
@@ -228,6 +230,7 @@ def estimate_render(
     settings: RenderSettings,
     *,
     arrays: bool,
+    output: OutputSettings | None = None,
     first_frame: int = 0,
     source_frames: Sequence[int] | None = None,
     device: str = "auto",
@@ -235,22 +238,30 @@ def estimate_render(
 ) -> Estimate:
     """What the movies of a render need, or its .npz (``arrays``), by making a few frames of it.
 
+    Args:
+        output: of more than 8 bits, of an opened scene; None for 8 bits.
+
     Raises:
         Ex4dError: the render itself would fail.
     """
+    from ex4d.pipeline.deep_outputs import render_deep
     from ex4d.pipeline.outputs import render_movies, render_views
 
     def make(folder: Path, start: int, part: CameraPath) -> None:
         shown = shown_frames(len(camera), first_frame, source_frames)[start : start + len(part)]
         how = {"source_frames": shown, "device": device, "machine": machine}
-        if arrays:
+        if output is not None:
+            render_deep(cast("Scene", scene), part, settings, output, folder, "view", **how)
+        elif arrays:
             render_views(scene, part, settings, **how).save(folder / "arrays.npz")
         else:
             render_movies(scene, part, settings, folder, "view", **how)
 
     each, size, basis = _measured(make, camera)
     memory = _drawing_bytes(scene, camera, device) + _RENDER_BYTES_PER_PIXEL * camera.width * camera.height
-    if arrays:
+    if output is not None:
+        memory += DEEP_BYTES_PER_PIXEL * camera.width * camera.height
+    elif arrays:
         memory += 12 * len(camera) * camera.width * camera.height  # colour, mask, depth, and one of them compressed
     return Estimate(each * len(camera), round(size * len(camera)), memory, basis=(basis,))
 
@@ -264,19 +275,27 @@ def estimate_take(
 ) -> Estimate:
     """What a take needs, by making a few frames of it as a preview; see `add_wan` for the engine wan.
 
+    A final in more than 8 bits of a scene of 8 has its files from stated figures: no preview can make them.
+
     Raises:
         Ex4dError: the take itself would fail.
     """
     from ex4d.pipeline.shot_start import shot_start, start_notes
     from ex4d.pipeline.take_folder import take_into_folder
+    from ex4d_core.output_settings import OutputSettings
 
     def make(folder: Path, start: int, part: CameraPath) -> None:
-        sample = replace(request.part(start, start + len(part)), engine="preview")
+        sample = replace(request.part(start, start + len(part)), engine="preview", output=output)
         take_into_folder(scene, sample, folder, device=Devices.parse(device).first, machine=machine)
 
+    output = request.output if scene.manifest.is_deep or request.engine != "wan" else OutputSettings()
     each, size, basis = _measured(make, request.camera)
     camera, start = request.camera, shot_start(scene, request)
     memory = _drawing_bytes(scene, camera, device) + _TAKE_BYTES_PER_PIXEL * camera.width * camera.height
+    if request.output.is_deep:
+        memory += deep_take_memory(request, start.hidden)
+    if request.output != output:
+        size += deep_frame_bytes(request)
     notes = (basis, *start_notes(scene, request, Devices.parse(device).first, machine))
     preview = Estimate(each * len(camera), round(size * len(camera)), memory, basis=notes)
     return add_wan(preview, request.wan, len(camera), *camera.size, device, request.engine, start.hidden, card)

@@ -55,16 +55,26 @@ class FrameFiles:
                 self.deliver_all()
         self._pool.shutdown(cancel_futures=True)
 
-    def write(self, index: int, path: Path, image: np.ndarray, metadata: Mapping[str, str] | None = None) -> None:
+    def write(
+        self,
+        index: int,
+        path: Path,
+        image: np.ndarray,
+        metadata: Mapping[str, str] | None = None,
+        before: Callable[[], None] | None = None,
+    ) -> None:
         """Hand over a frame (H, W, 3) uint8, which must not change any more, with further texts.
 
         Waits while twice as many frames as threads are under way.
+
+        Args:
+            before: writes another file of the frame, which is complete when the frame is.
         """
         self.deliver_ready()
         while len(self._waiting) >= 2 * self._threads:
             self._deliver_first()
         texts = {**self._metadata, **(metadata or {})}
-        self._waiting.append((index, path, self._pool.submit(write_for_sink, path, image, texts)))
+        self._waiting.append((index, path, self._pool.submit(_write, before, path, image, texts)))
 
     def deliver_ready(self) -> None:
         """Deliver what is complete, without waiting."""
@@ -98,6 +108,12 @@ class StateAfterFrames(EngineState):
         """As `EngineState.save`, once all frames that the engine has yielded are delivered."""
         self._files.deliver_all()
         super().save(values)
+
+
+def _write(before: Callable[[], None] | None, path: Path, image: np.ndarray, texts: Mapping[str, str]) -> None:
+    if before is not None:
+        before()
+    write_for_sink(path, image, texts)
 
 
 def write_for_sink(path: Path, image: np.ndarray, metadata: Mapping[str, str] | None = None) -> None:

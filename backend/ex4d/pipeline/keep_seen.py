@@ -148,8 +148,12 @@ def steady_gains(own: Gains | None, before: Gains | None) -> Gains:
 def laid_over(image: np.ndarray, footage: np.ndarray, matte: np.ndarray, gains: Gains) -> np.ndarray:
     """(H, W, 3) uint8: footage over an image whose colours are multiplied by gains."""
     below = image.astype(np.float32) * np.asarray(gains, np.float32)
-    mixed = below + matte[..., None] * (footage.astype(np.float32) - below)
-    return (mixed + 0.5).clip(0, 255).astype(np.uint8)
+    return (laid_over_unrounded(below, footage.astype(np.float32), matte) + 0.5).clip(0, 255).astype(np.uint8)
+
+
+def laid_over_unrounded(image: np.ndarray, footage: np.ndarray, matte: np.ndarray) -> np.ndarray:
+    """(H, W, 3) float32: footage over an image, of colours as bright as they are."""
+    return image + matte[..., None] * (footage - image)
 
 
 def gains_of_frame(metadata: Mapping[str, str]) -> Gains | None:

@@ -11,6 +11,8 @@ import torch
 from ex4d.devices import Devices
 from ex4d.generation import Engine
 from ex4d.machine import MachineSettings
+from ex4d.pipeline.deep_take import draws_deep_colors, take_space
+from ex4d.pipeline.render import settings_for_deep_colors
 from ex4d.raster import choose_rasterizer
 from ex4d_core import __version__
 from ex4d_core.final_sizes import generation_size
@@ -32,11 +34,14 @@ def made_by(
     Returns:
         ``ex4d`` and ``torch`` (versions), ``date`` (UTC), ``device`` (in words), ``rasterizer`` and ``precision`` as
         used on this machine, ``generated_at`` ([width, height]) and ``enlarged_by`` (in words, "" where nothing was),
-        and ``footage``: name, sha256, fps ([numerator, denominator]) and timecode of its first frame, each "" where it
-        is not known.
+        ``color_space`` of the files of more than 8 bits ("" without any), and ``footage``: name, sha256, fps
+        ([numerator, denominator]) and timecode of its first frame, each "" where it is not known.
     """
     devices = Devices.parse(device)
-    drawn = choose_rasterizer(request.render.rasterizer, devices.first, request.render.licence, machine)
+    settings = request.render
+    if draws_deep_colors(scene, request):
+        settings = settings_for_deep_colors(settings)
+    drawn = choose_rasterizer(settings.rasterizer, devices.first, settings.licence, machine)
     origin, fps = scene.manifest.origin, scene.manifest.fps
     size = generated_at(request)
     footage = {**vars(origin), "fps": [fps.numerator, fps.denominator]}
@@ -49,6 +54,7 @@ def made_by(
         "precision": engine.precision,
         "generated_at": list(size),
         "enlarged_by": engine.enlarging if size != request.camera.size else "",
+        "color_space": take_space(scene, request.output) if request.output.is_deep else "",
         "footage": footage,
     }
 

@@ -79,7 +79,7 @@ def render_shot(
     rasterizer = create_rasterizer(settings.rasterizer, device, settings.licence, machine)
     memory = None
     if settings.remember:
-        memory = ClipMemory(scene, settings, device=device, machine=machine, note=note)
+        memory = ClipMemory(scene, settings, device=device, machine=machine, deep=deep, note=note)
     pixels = max(manifest.width * manifest.height, camera.width * camera.height)
     drawn = min(STRIP_SAMPLES, camera.width * camera.height * settings.samples**2)
     per_pixel = _BYTES_PER_PIXEL + (_BYTES_PER_DEEP_PIXEL if deep else 0)
@@ -95,7 +95,7 @@ def settings_for_deep_colors(settings: RenderSettings) -> RenderSettings:
     Raises:
         RequestError: settings that have 8 bits only.
     """
-    for name, value in (("convention", "reference"), ("rasterizer", "nvdiffrast"), ("remember", True)):
+    for name, value in (("convention", "reference"), ("rasterizer", "nvdiffrast")):
         if getattr(settings, name) == value:
             raise RequestError(f"{name} {str(value).lower()} renders 8 bits: leave it out for more")
     return replace(settings, rasterizer="warp")

@@ -112,6 +112,7 @@ def from_source_frame(
             yield replace(
                 frame,
                 color=source_image(scene, start),
+                deep_color=None if frame.deep_color is None else source_image(scene, start, deep=True),
                 mask=np.ones_like(frame.mask),
                 alpha=None if frame.alpha is None else np.full_like(frame.alpha, 255),
                 remembered=None if frame.remembered is None else np.zeros_like(frame.remembered),
@@ -120,9 +121,13 @@ def from_source_frame(
             yield frame
 
 
-def source_image(scene: PlacedFootage, start: ShotStart) -> np.ndarray:
-    """(H, W, 3) uint8: the footage frame of a shot's start, at the shot's size; cut where its aspect is another."""
-    image = np.array(scene.color()[start.shown[0]])
+def source_image(scene: PlacedFootage, start: ShotStart, *, deep: bool = False) -> np.ndarray:
+    """(H, W, 3) uint8: the footage frame of a shot's start, at the shot's size; cut where its aspect is another.
+
+    Args:
+        deep: the scene's deep colours instead, float16.
+    """
+    image = np.array((scene.deep_color() if deep else scene.color())[start.shown[0]])
     source = scene.source_camera().at([start.shown[0]])
     view = source_view(source, start.camera)
     across, down = (float(view.intrinsics[0, axis, axis] / source.intrinsics[0, axis, axis]) for axis in range(2))
@@ -130,6 +135,7 @@ def source_image(scene: PlacedFootage, start: ShotStart) -> np.ndarray:
     if size != image.shape[:2]:
         tensor = torch.from_numpy(image).permute(2, 0, 1)[None].float()
         scaled = functional.interpolate(tensor, size, mode="bicubic", antialias=True)
-        image = scaled[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).numpy()
+        scaled = scaled[0].permute(1, 2, 0)
+        image = (scaled.half() if deep else scaled.round().clamp(0, 255).to(torch.uint8)).numpy()
     top, left = (size[0] - view.height) // 2, (size[1] - view.width) // 2
     return np.ascontiguousarray(image[top : top + view.height, left : left + view.width])

@@ -18,6 +18,7 @@ from ex4d.generation import EngineState, GenerationProgress, create_engine
 from ex4d.generation.frame_strides import fill_between, generated_places
 from ex4d.machine import MachineSettings
 from ex4d.media import BackgroundVideoWriter, Sound, VideoWriter, read_png, read_png_metadata, sound_of
+from ex4d.pipeline.deep_take import DeepTake, draws_deep_colors, require_deep_take
 from ex4d.pipeline.frame_files import FrameFiles, StateAfterFrames, write_for_sink
 from ex4d.pipeline.keep_seen import FootageKeeper, gains_of_frame
 from ex4d.pipeline.provenance import MADE_BY, generated_at, made_by
@@ -72,22 +73,25 @@ def generate_take(
     The take's frames are PNGs (lossless, and they can arrive one by one); its movies are for editors and for people:
     ``take.mp4``, and ``color.mp4`` and ``mask.mp4`` as EX-4D's generator reads them; with the clip's memory also
     ``remembered.mp4``. Its request comes first, so that an interrupted take can be told from other files and be
-    continued.
+    continued. What it has in more than 8 bits comes with each frame, just before it, or as a movie at the end.
 
     Args:
         device: as in `create_engine`.
         work_folder: an existing folder for files on their way to the sink.
         machine: the environment's settings by default.
-        finished: the first frames, where an interrupted take has them already; they are not made again.
+        finished: the first frames, where an interrupted take has them already; they are not made again. None of a take
+            with a movie of more than 8 bits, which is made in one go.
         state: the engine's, of that take and for the next interruption.
         note: called with sentences about what the user should know of the shot.
 
     Raises:
         RequestError: the request does not fit the scene or this backend.
+        SceneError, ColourSpaceError: see `require_deep_take`.
         MediaError: a file cannot be read or written.
         RuntimeError: this machine cannot run the engine, or it failed; each engine has its own kinds.
     """
     request.require_footage(scene.manifest.frames)
+    require_deep_take(scene, request)
     camera, fps, done = request.camera, scene.manifest.fps, len(finished)
     places = generated_places(len(camera), _stride(request))
     start = shot_start(scene, request)
@@ -115,7 +119,13 @@ def generate_take(
             camera.save(work_folder / "camera.npz")
             sink.file("camera.npz", work_folder / "camera.npz")
 
-    reports = _EngineReports(sink, work_folder, announce, engine.name, done, len(camera))
+    last = max((place for place in places if place < done), default=None)
+    deep = None
+    if request.output.is_deep:
+        made = places if last is None else places[places.index(last) + 1 :]
+        of_lead_in = [None] * start.hidden if last is None else []
+        deep = DeepTake(scene, request, description, work_folder, [*of_lead_in, *made])
+    reports = _EngineReports(sink, work_folder, announce, engine.name, done, len(camera), deep)
     settings = request.settled_render
     names = ["color.mp4", "mask.mp4", *([REMEMBERED_FILE] if settings.remember else []), "take.mp4"]
     with ExitStack() as opened:
@@ -134,11 +144,13 @@ def generate_take(
             )
             for name in names
         }
+        if deep is not None:
+            opened.enter_context(deep)
         take = movies["take.mp4"]
         files = opened.enter_context(FrameFiles(reports.deliver, {"ex4d_engine": engine.name}))
         state = state and StateAfterFrames(state, files)
         # Several devices are for the engine; the first one renders.
-        how = {"source_frames": start.shown, "machine": machine}
+        how = {"source_frames": start.shown, "machine": machine, "deep": draws_deep_colors(scene, request)}
         rendered = render_shot(scene, start.camera, settings, **how, device=Devices.parse(device).first, note=note)
         shown = from_source_frame(rendered, scene, start)
         told = partial(start_note, start, request.wan, len(places))
@@ -146,14 +158,20 @@ def generate_take(
         for index, path in enumerate(finished):
             take.write(_finished_image(path, request))
             sink.progress(engine.name, index + 1, len(camera))
-        last = max((place for place in places if place < done), default=None)
         keeper = _keeper(request, done, None if last is None else finished[last])
         if done < len(camera):
             watched = recorded if keeper is None else keeper.watch(recorded, start.hidden)
+            if deep is not None:
+                watched = deep.watch(watched, start.hidden, done)
             chosen = _chosen(watched, start.hidden, places)
             on_progress = partial(reports, files=files)
             generate = partial(
-                engine.generate, chosen, count=start.hidden + len(places), on_progress=on_progress, state=state
+                engine.generate,
+                chosen,
+                count=start.hidden + len(places),
+                on_progress=on_progress,
+                state=state,
+                **({} if deep is None else {"on_unrounded": deep.add}),
             )
             before = None if last is None else (last, _finished_image(finished[last], request))
             images = _continued(generate, start.hidden, places, done, before, keeper)
@@ -163,13 +181,18 @@ def generate_take(
             told_of_frame = {}
             if keeper is not None:
                 image, told_of_frame = keeper.finish(index, image)
-            files.write(index, work_folder / frame_file_name(index), image, told_of_frame)
+            before = None
+            if deep is not None:
+                before = deep.written(deep.picture(index, image, gains_of_frame(told_of_frame)))
+            files.write(index, work_folder / frame_file_name(index), image, told_of_frame, before)
             take.write(image)
         files.deliver_all()
         for _ in recorded:  # the rest of colour and mask, which no engine has asked for
             pass
 
     announce()
+    if request.output.is_deep and not request.output.is_sequence:
+        names = [*names, *request.deep_files]
     for name in names:
         sink.file(name, work_folder / name)
 
@@ -188,14 +211,23 @@ class _EngineReports:
     """Passes an engine's steps and frames on to a sink; with the first estimate or frame the take is announced."""
 
     def __init__(
-        self, sink: TakeSink, work_folder: Path, announce: Callable[[], None], engine: str, frames: int, total: int
+        self,
+        sink: TakeSink,
+        work_folder: Path,
+        announce: Callable[[], None],
+        engine: str,
+        frames: int,
+        total: int,
+        deep: DeepTake | None = None,
     ):
         self._sink, self._work_folder, self._announce = sink, work_folder, announce
-        self._engine, self._frames, self._total = engine, frames, total
+        self._engine, self._frames, self._total, self._deep = engine, frames, total, deep
 
     def deliver(self, index: int, path: Path) -> None:
-        """Hand a frame over that is complete."""
+        """Hand a frame over that is complete, and first what there is of it in more than 8 bits."""
         self._announce()
+        if self._deep is not None and (image := self._deep.image_of(index)) is not None:
+            self._sink.file(image.name, image)
         self._sink.frame(index, path)
         self._frames = index + 1
         self._sink.progress(self._engine, self._frames, self._total)

@@ -101,7 +101,8 @@ def take_into_folder(
     if overwrite and resume:
         raise RequestError("overwrite and resume exclude each other: a take is replaced or continued")
     sources = [*inputs, *files_of(scene)]
-    replaced = require_take_folder(folder, len(request.camera), inputs=sources, overwrite=overwrite, resume=resume)
+    names = len(request.camera), request.deep_files
+    replaced = require_take_folder(folder, *names, inputs=sources, overwrite=overwrite, resume=resume)
     continued = resume and is_take(folder)
     if continued:
         require_same_request(folder, scene, request)
@@ -112,6 +113,9 @@ def take_into_folder(
         if not continued:
             state.path.unlink(missing_ok=True)
         finished = finished_frames(folder, request) if continued else []
+        if finished and request.output.is_deep and not request.output.is_sequence:
+            note(f"a movie in {request.output.format} is made in one go: the take begins again at its first frame")
+            finished = []
         sink = TakeFolder(folder, progress, replaced=replaced)
         where = {"device": device, "machine": machine, "sink": sink, "work_folder": work}
         generate_take(scene, request, **where, finished=finished, state=state, note=note)
@@ -180,17 +184,24 @@ def require_same_request(folder: Path, scene: Scene, request: ShotRequest) -> No
 
 def is_complete(folder: Path, request: ShotRequest) -> bool:
     """Whether every file of a take is there."""
-    names = (*take_files(bool(request.settled_render.remember)), *map(frame_file_name, range(len(request.camera))))
+    frames = map(frame_file_name, range(len(request.camera)))
+    names = (*take_files(bool(request.settled_render.remember)), *frames, *request.deep_files)
     return all((folder / name).is_file() for name in names)
 
 
 def finished_frames(folder: Path, request: ShotRequest) -> list[Path]:
-    """Files of the first frames of an interrupted take, up to the first that is missing or damaged."""
+    """Files of the first frames of an interrupted take, up to the first that is missing or damaged.
+
+    With images of more than 8 bits, which come before the frames that they belong to, up to the first without one.
+    """
     finished = []
-    for path in (folder / frame_file_name(index) for index in range(len(request.camera))):
+    images = request.deep_files if request.output.is_sequence else ()
+    for index, path in enumerate(folder / frame_file_name(index) for index in range(len(request.camera))):
         try:
             read_png_metadata(path)  # verifies every checksum without decoding
         except MediaError:
+            break
+        if images and not (folder / images[index]).is_file():
             break
         finished.append(path)
     return finished

@@ -24,7 +24,7 @@ from ex4d_core.safe_files import is_ordinary_file, open_file
 from ex4d_core.scene import PlacedFootage, Scene, is_package, require_replaceable
 from ex4d_core.scene_manifest import FILE_NAMES, MANIFEST, is_sha256
 from ex4d_core.shot import MAX_FRAMES
-from ex4d_core.take_files import ALL_TAKE_FILES, ESTIMATE_FILE, REQUEST_FILE, frame_file_name
+from ex4d_core.take_files import ALL_TAKE_FILES, ESTIMATE_FILE, REQUEST_FILE, deep_files_of, frame_file_name
 
 # Endings that name a file: a folder of such a name is not what the user means.
 _FILE_ENDINGS = frozenset(
@@ -102,12 +102,19 @@ def require_movie_name(path: Path) -> None:
 
 
 def require_take_folder(
-    folder: Path, frames: int, *, inputs: Iterable[Path] = (), overwrite: bool = False, resume: bool = False
+    folder: Path,
+    frames: int,
+    deep: Iterable[str] = (),
+    *,
+    inputs: Iterable[Path] = (),
+    overwrite: bool = False,
+    resume: bool = False,
 ) -> tuple[Path, ...]:
     """Check that a take may be written into a folder.
 
     Args:
         frames: of the new take.
+        deep: names of its files of more than 8 bits.
         inputs: what it is made from.
         overwrite: replace a take that is there.
         resume: continue a take that is there.
@@ -131,7 +138,7 @@ def require_take_folder(
         state = "a take" if (folder / "take.mp4").exists() else "an unfinished take"
         also = "" if state == "a take" else ", to finish it, --resume (resume=True)"
         raise OutputError(f"{folder} holds {state} already; {REPLACE}{also}, or choose another folder")
-    names = {*take_file_names(frames)} - {path.name for path in earlier}
+    names = {*take_file_names(frames), *deep} - {path.name for path in earlier}
     if foreign := found & names:
         raise OutputError(f"{folder} holds {min(foreign)}, which is not part of its take; choose another folder")
     return () if resume else earlier
@@ -228,7 +235,8 @@ def files_of_take(folder: Path) -> tuple[Path, ...]:
     request = _request_in(folder)
     if request is None:
         return ()
-    names = take_file_names(request["camera"]["frames"])
+    frames = request["camera"]["frames"]
+    names = (*take_file_names(frames), *deep_files_of(request, frames))
     # The request last: until then the folder is recognised as a take's.
     ordered = (_JOB_MARK, *(name for name in names if name != REQUEST_FILE), REQUEST_FILE)
     paths = (folder / part for name in ordered for part in (f"{name}.partial", name))
@@ -236,7 +244,7 @@ def files_of_take(folder: Path) -> tuple[Path, ...]:
 
 
 def take_file_names(frames: int) -> tuple[str, ...]:
-    """Names of all files of a take of so many frames."""
+    """Names of all files of a take of so many frames, besides those of more than 8 bits."""
     return (*ALL_TAKE_FILES, ESTIMATE_FILE, *map(frame_file_name, range(frames)))
 
 

@@ -139,7 +139,7 @@ def _start_copy(frames: RenderedBatch) -> _Copy:
     stream.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(stream):
         copies = frames.map(page_locked_copy)
-        for values in (frames.color, frames.mask, frames.depth, frames.alpha, frames.drawn):
+        for values in (frames.color, frames.mask, frames.depth, frames.alpha, frames.drawn, frames.deep_color):
             if values is not None:
                 values.record_stream(stream)  # keeps the memory allocated until it has been copied
         done = torch.cuda.Event()

@@ -87,7 +87,7 @@ class KeyFrames:
         self._still = (still[usable] if self.contradicted else still).view(torch.uint8)
         self._surface = _selected(surface, kept) if self.contradicted and kept else surface
         self._solids: LRUCache[Hashable, tuple[DepthSurface, DepthSurface]] = LRUCache(_KEPT_SOLIDS)
-        self._small = self._surface.reduced(max(1, min(surface.size) // _SEARCH_SIDE))
+        self._small = self._surface.in_8_bits().reduced(max(1, min(surface.size) // _SEARCH_SIDE))
         if kept:
             for one in (self._surface, self._small):
                 one.surface_colors  # noqa: B018 - measured once, with shares and back limits, not at every drawing
@@ -104,8 +104,8 @@ class KeyFrames:
             shown: the numbers of the frames.
 
         Returns:
-            The frames on the device of ``rendered``, with `RenderedBatch.remembered`; colour and depth have the
-            remembered surface there.
+            The frames on the device of ``rendered``, with `RenderedBatch.remembered`; colour, also deep colour where
+            key frames have one, and depth have the remembered surface there.
         """
         device = rendered.color.device
         remembered = torch.zeros(rendered.mask.shape, dtype=torch.bool, device=self._rasterizer.device)
@@ -113,9 +113,12 @@ class KeyFrames:
             return replace(rendered, remembered=remembered.to(device))
         assert rendered.depth is not None, "rendered with depth"
         # Frames are written in place: copies, also where the device is the same.
-        color, depth = (
+        own_deep = rendered.color.new_empty((0, *rendered.color.shape[1:]), dtype=torch.float16)
+        if rendered.deep_color is not None and self._surface.deep_color is not None:
+            own_deep = rendered.deep_color
+        color, deep, depth = (
             torch.empty_like(values, device=self._rasterizer.device).copy_(values)
-            for values in (rendered.color, rendered.depth)
+            for values in (rendered.color, own_deep, rendered.depth)
         )
         mask = rendered.mask.to(self._rasterizer.device)
         # Cleaning moves pixels between seen and unseen, but leaves the depth of those that are unseen afterwards.
@@ -126,16 +129,19 @@ class KeyFrames:
                 one = slice(k, k + 1)
                 own, small = self._solids_of(surface.frame_range(k, k + 1), shown[k])
                 view = NewViews(own, camera.frames(k, k + 1), skipped[one])
-                images = Images(color[one], depth[one], remembered[one])
+                images = Images(color[one], deep[one], depth[one], remembered[one])
                 self._recall_one(~mask[one], view, small, images, depth[one] if is_exact else None)
-        color, depth, remembered = (values.to(device) for values in (color, depth, remembered))
+        color, deep, depth, remembered = (values.to(device) for values in (color, deep, depth, remembered))
         if rendered.alpha is not None:
             # Of these pixels a part was seen, which stays, in front of what is remembered.
             edge = remembered & (rendered.alpha > 0) & (rendered.alpha < 255)
             share = rendered.alpha[edge][:, None].float() / 255
             mixed = share * rendered.color[edge] + (1 - share) * color[edge] + 0.5
             color[edge] = mixed.to(torch.uint8)
-        return replace(rendered, color=color, depth=depth, remembered=remembered)
+            if len(deep):
+                deep[edge] = (share * own_deep[edge].float() + (1 - share) * deep[edge].float()).half()
+        filled = replace(rendered, color=color, depth=depth, remembered=remembered)
+        return replace(filled, deep_color=deep) if len(deep) else filled
 
     def remembered(
         self, rendered: RenderedBatch, surface: DepthSurface, camera: CameraPath, shown: Sequence[int]
@@ -171,7 +177,7 @@ class KeyFrames:
         """
         key = number, own.size, own.occlusion_rule
         if key not in self._solids:
-            solid = own.to(self._rasterizer.device)
+            solid = own.in_8_bits().to(self._rasterizer.device)
             solid = solid.drawn_as(occlusion="thickness", convention="centered", clean=False)
             small = solid.reduced(max(1, min(self._surface.size) // _SEARCH_SIDE))
             for one in (solid, small):
@@ -317,11 +323,12 @@ def _compared(surface: DepthSurface, moving: torch.Tensor | None) -> tuple[torch
 
 
 def _selected(surface: DepthSurface, kept: list[int]) -> DepthSurface:
-    poses = surface.camera_to_world
+    poses, deep = surface.camera_to_world, surface.deep_color
     return replace(
         surface,
         depth=surface.depth[kept],
         color=surface.color[kept],
         intrinsics=surface.intrinsics[kept],
         camera_to_world=None if poses is None else poses[kept],
+        deep_color=None if deep is None else deep[kept],
     )

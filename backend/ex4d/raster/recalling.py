@@ -34,20 +34,23 @@ class Images:
 
     Attributes:
         color: (T, h, w, 3) uint8, or (0, h, w, 3) where only shares are asked for.
+        deep_color: (T, h, w, 3) float16, or (0, h, w, 3) where there are 8 bits.
         depth: (T, h, w) float32.
         remembered: (T, h, w) bool.
     """
 
     color: torch.Tensor
+    deep_color: torch.Tensor
     depth: torch.Tensor
     remembered: torch.Tensor
 
     @staticmethod
     def empty(shape: Sequence[int], device: torch.device, *, with_color: bool = True) -> Images:
-        """Black images of (T, rows, columns), in which nothing is remembered."""
+        """Black images of (T, rows, columns) and 8 bits, in which nothing is remembered."""
         frames, rows, columns = shape
         return Images(
             torch.zeros(frames if with_color else 0, rows, columns, 3, dtype=torch.uint8, device=device),
+            torch.zeros(0, rows, columns, 3, dtype=torch.float16, device=device),
             torch.zeros(*shape, device=device),
             torch.zeros(*shape, dtype=torch.bool, device=device),
         )
@@ -100,6 +103,7 @@ def fill_holes(
         wp.from_torch(torch.tensor(list(views.skipped), dtype=torch.int32).to(hole.device)),
         wp.from_torch(keys.still),
         wp.from_torch(keys.drawn.color),
+        wp.from_torch(images.deep_color if keys.drawn.deep_color is None else keys.drawn.deep_color),
         wp.from_torch(keys.drawn.mask.view(torch.uint8)),
         wp.from_torch(keys.drawn.depth),
         _matrices(_from(views.own) @ poses, hole.device),
@@ -111,6 +115,7 @@ def fill_holes(
         _FREE,
         _SOLID,
         wp.from_torch(images.color),
+        wp.from_torch(images.deep_color),
         wp.from_torch(images.depth),
         wp.from_torch(images.remembered.view(torch.uint8)),
     ]

@@ -129,7 +129,7 @@ class WarpRasterizer:
         keeps_depth = with_depth or cleans  # by which a pixel that is cleaned finds its surface
         depth = torch.empty(frames, height * width if keeps_depth else 0, dtype=torch.float32, device=self.device)
         alpha = torch.empty(frames, height * width if samples > 1 else 0, dtype=torch.uint8, device=self.device)
-        deep = surface.deep_color is not None and tiles is None
+        deep = surface.deep_color is not None
         deep_color = torch.empty(frames, height * width if deep else 0, 3, dtype=torch.float16, device=self.device)
         images = RenderedBatch(color.unflatten(1, (height, width)), mask.unflatten(1, (height, width)))
         if keeps_depth:

@@ -32,7 +32,8 @@ class RequestChecks:
         request = request_from_wire(values)
         if isinstance(request, ShotRequest):
             manifest = self._manifest(request)
-            return request, [request.scene, *(manifest.files[part].sha256 for part in manifest.render_files)]
+            parts = manifest.files_for(deep=request.draws_deep)
+            return request, [request.scene, *(manifest.files[part].sha256 for part in parts)]
         for file in request.files:
             size = self._blobs.size(file.sha256)
             if size is None:
@@ -68,7 +69,8 @@ class RequestChecks:
             text = f"scene {digest} is not here; upload its manifest"
             raise Refusal("unknown-scene", text, {"missing": ["manifest"]})
         manifest = SceneManifest.from_json(self._blobs.read(digest, 0, MAX_MANIFEST_BYTES + 1))
-        sizes = {part: self._blobs.size(manifest.files[part].sha256) for part in manifest.render_files}
+        parts = manifest.files_for(deep=request.draws_deep)
+        sizes = {part: self._blobs.size(manifest.files[part].sha256) for part in parts}
         missing = [part for part, size in sizes.items() if size is None]
         if missing:
             text = f"scene {manifest.name!r} is incomplete here; upload its {', '.join(missing)}"

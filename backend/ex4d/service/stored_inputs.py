@@ -36,28 +36,32 @@ class StoredInput:
     what: str
 
 
-def open_scene(blobs: BlobStore, digest: str) -> Scene:
+def open_scene(blobs: BlobStore, digest: str, *, deep: bool = False) -> Scene:
     """The scene with a manifest's hash; its files are the blobs themselves, of which only the sizes are checked.
 
+    Args:
+        deep: with its deep colours, if it has them.
+
     Raises:
-        SceneError: the manifest or one of its `render_files` is missing, or differs from what the manifest says.
+        SceneError: the manifest or one of its files is missing, or differs from what the manifest says.
     """
     if not blobs.verify(digest):
         raise SceneError(f"the manifest of scene {digest} is missing; upload the scene again")
     data = blobs.read(digest, 0, MAX_MANIFEST_BYTES + 1)
     manifest = SceneManifest.from_json(data)
-    for part in manifest.render_files:
+    parts = manifest.files_for(deep=deep)
+    for part in parts:
         entry = manifest.files[part]
         if blobs.size(entry.sha256) != entry.size:
             raise SceneError(f"the {part} of scene {manifest.name!r} is missing; upload the scene again")
         blobs.touch(entry.sha256)
-    return Scene(data, {part: blobs.path(manifest.files[part].sha256) for part in manifest.render_files})
+    return Scene(data, {part: blobs.path(manifest.files[part].sha256) for part in parts})
 
 
-def scene_inputs(scene: Scene) -> list[StoredInput]:
+def scene_inputs(scene: Scene, *, deep: bool = False) -> list[StoredInput]:
     """The files of a scene that a take reads."""
     manifest = scene.manifest
-    named = [(manifest.files[part], f"the {part} of scene {manifest.name!r}") for part in manifest.render_files]
+    named = [(manifest.files[part], f"the {part} of scene {manifest.name!r}") for part in manifest.files_for(deep=deep)]
     return [StoredInput(entry.sha256, entry.size, what) for entry, what in named]
 
 

@@ -149,8 +149,9 @@ def run_job(
 
             reconstruct_sent(job.request, blobs, device=Devices.parse(device).first, **where)
         else:
-            scene = open_scene(blobs, job.request.scene)
-            verify_inputs(blobs, scene_inputs(scene), sink.progress)
+            deep = job.request.draws_deep
+            scene = open_scene(blobs, job.request.scene, deep=deep)
+            verify_inputs(blobs, scene_inputs(scene, deep=deep), sink.progress)
             runner(scene, job.request, device=device, **where)
     except ClaimLost as lost:
         end = partial(log.info, "%s; dropped", lost)

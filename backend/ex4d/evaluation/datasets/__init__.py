@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ex4d.evaluation.clips import EvaluationClip
-from ex4d.evaluation.datasets import dycheck, kubric_4d, parallel_domain_4d, plain_folder, vista4d
+from ex4d.evaluation.datasets import dycheck, kubric_4d, parallel_domain_4d, plain_folder, true_scenes, vista4d
 from ex4d.evaluation.errors import EvaluationError
 
 
@@ -36,6 +36,7 @@ LAYOUTS: dict[str, Layout] = {
         Layout("kubric-4d", kubric_4d.TITLE, kubric_4d.matches, kubric_4d.clips),
         Layout("parallel-domain-4d", parallel_domain_4d.TITLE, parallel_domain_4d.matches, parallel_domain_4d.clips),
         Layout("vista4d", vista4d.TITLE, vista4d.matches, vista4d.clips),
+        Layout("true-scenes", true_scenes.TITLE, true_scenes.matches, true_scenes.clips),
         # The last, as it looks into all folders below.
         Layout("folder", "a folder a clip", plain_folder.matches, lambda folder, _: plain_folder.clips(folder)),
     )

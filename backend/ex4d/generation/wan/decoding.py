@@ -105,6 +105,12 @@ def to_uint8_images(frames: torch.Tensor) -> np.ndarray:
     return scaled.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
+def to_float_images(frames: torch.Tensor) -> np.ndarray:
+    """Convert (n, 3, H, W) in [-1, 1] to (n, H, W, 3) float32 in [0, 1]; 8 bits are 255 times that, rounded down."""
+    scaled = ((frames.float() + 1) * 0.5).clamp(0, 1)
+    return scaled.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+
 class LatentToRgb:
     """A linear map from latents to RGB, fitted to a shot's own render, of which latents and pixels are known."""
 

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 from ex4d.devices import Devices
-from ex4d.generation.engine import EngineState, ProgressCallback
+from ex4d.generation.engine import EngineState, ProgressCallback, UnroundedCallback
 from ex4d.generation.wan import WAN_LICENCE, require_small_model
 from ex4d.generation.wan.camera_encoder import LATENT_CHANNELS
 from ex4d.generation.wan.color_hold import ColorHold
 from ex4d.generation.wan.conditioning import LATENT_FRAMES, WindowPixels, WorkingSize, latent_count
-from ex4d.generation.wan.decoding import to_uint8_images
+from ex4d.generation.wan.decoding import to_float_images, to_uint8_images
 from ex4d.generation.wan.denoising import denoise
 from ex4d.generation.wan.encoders import files_identity
 from ex4d.generation.wan.enlarging import INTERPOLATION, Enlarger, create_enlarger
@@ -89,6 +89,7 @@ class WanEngine:
         on_progress: ProgressCallback | None = None,
         done: int = 0,
         state: EngineState | None = None,
+        on_unrounded: UnroundedCallback | None = None,
     ) -> Iterator[np.ndarray]:
         """Yield one final frame for each rendered frame; see `Engine.generate`.
 
@@ -137,7 +138,10 @@ class WanEngine:
                     if hold is not None:
                         last_decoded.append(decoded.cpu())
                 if number >= max(window.known, done - window.start):
-                    yield to_uint8_images(size.upscale(frame, self._enlarger))[0]
+                    shown = size.upscale(frame, self._enlarger)
+                    if on_unrounded is not None:
+                        on_unrounded(to_float_images(shown)[0])
+                    yield to_uint8_images(shown)[0]
             end = WindowEnd(torch.cat(last_frames))
             if hold is not None:
                 shared = latent_count(settings.overlap)

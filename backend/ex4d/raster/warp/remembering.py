@@ -5,6 +5,8 @@ One source for CPU and CUDA. No thread waits for another, so the results are det
 
 from __future__ import annotations
 
+from typing import Any
+
 import warp as wp
 
 wp.set_module_options({"enable_backward": False})
@@ -132,6 +134,28 @@ def compare_key_frames(
         contradicting[key, row, column] = wp.uint8(contradict)
 
 
+@wp.func
+def mean_at_depth(
+    drawn: wp.array4d(dtype=Any),
+    depth: wp.array3d(dtype=float),
+    start: int,
+    count: int,
+    row: int,
+    column: int,
+    z: float,
+    same: float,
+) -> wp.vec3:
+    """The mean colour of those of some images whose depth at a pixel is about this one."""
+    total = wp.vec3(0.0, 0.0, 0.0)
+    weight = float(0.0)
+    for key in range(count):
+        if wp.abs(depth[start + key, row, column] - z) <= same * z:
+            weight += 1.0
+            for channel in range(3):
+                total[channel] = total[channel] + float(drawn[start + key, row, column, channel])
+    return total / weight
+
+
 @wp.kernel
 def recall_unseen(
     first: int,
@@ -142,6 +166,7 @@ def recall_unseen(
     skipped: wp.array(dtype=int),
     still: wp.array3d(dtype=wp.uint8),
     drawn_color: wp.array4d(dtype=wp.uint8),
+    drawn_deep: wp.array4d(dtype=wp.float16),
     drawn_mask: wp.array3d(dtype=wp.uint8),
     drawn_depth: wp.array3d(dtype=float),
     own_poses: wp.array(dtype=wp.mat44d),
@@ -153,6 +178,7 @@ def recall_unseen(
     free: float,
     solid: float,
     color: wp.array4d(dtype=wp.uint8),
+    deep_color: wp.array4d(dtype=wp.float16),
     depth: wp.array3d(dtype=float),
     remembered: wp.array3d(dtype=wp.uint8),
 ):
@@ -169,8 +195,8 @@ def recall_unseen(
         key_intrinsics: (K), as of the views.
         skipped: (T), the key frame that an image's own frame is itself, or -1.
         still: (K, H, W) of the key frames' pixels.
-        drawn_color, drawn_mask, drawn_depth: (T * K, h, w, ...), the key frames from the new cameras. Depths of what
-            does not count are overwritten.
+        drawn_color, drawn_deep, drawn_mask, drawn_depth: (T * K, h, w, ...), the key frames from the new cameras; deep
+            colours may be empty. Depths of what does not count are overwritten.
         own_poses, own_intrinsics, own_depth: the frames' source cameras, from the new cameras' spaces, and their depth
             (T, H, W).
         wall: (T, h, w), how far a frame's own solid leaves the ray free.
@@ -178,7 +204,7 @@ def recall_unseen(
         same: share of the depth within which two key frames agree.
         free: likewise, by which a point may be before what the frame itself sees.
         solid: likewise, by which it may be behind the frame's solid.
-        color: (T, h, w, 3), or empty where it is not asked for.
+        color, deep_color: (T, h, w, 3), or empty where they are not asked for.
         depth, remembered: (T, h, w).
     """
     thread, row, part = wp.tid()
@@ -217,12 +243,10 @@ def recall_unseen(
                 depth[t, row, column] = farthest
                 remembered[t, row, column] = wp.uint8(1)
                 if color.shape[0] > 0:
-                    total = wp.vec3(0.0, 0.0, 0.0)
-                    weight = float(0.0)
-                    for key in range(count):
-                        if wp.abs(drawn_depth[start + key, row, column] - farthest) <= same * farthest:
-                            weight += 1.0
-                            for channel in range(3):
-                                total[channel] = total[channel] + float(drawn_color[start + key, row, column, channel])
+                    mean = mean_at_depth(drawn_color, drawn_depth, start, count, row, column, farthest, same)
                     for channel in range(3):
-                        color[t, row, column, channel] = wp.uint8(int(total[channel] / weight + 0.5))
+                        color[t, row, column, channel] = wp.uint8(int(mean[channel] + 0.5))
+                if deep_color.shape[0] > 0:
+                    mean = mean_at_depth(drawn_deep, drawn_depth, start, count, row, column, farthest, same)
+                    for channel in range(3):
+                        deep_color[t, row, column, channel] = wp.float16(mean[channel])
