@@ -13,9 +13,11 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 
 from ex4d_core.errors import RequestError
+from ex4d_core.folder_messages import DescribeFolders, FoldersReply, TakeFile
 from ex4d_core.job_status import MAX_BLOB_BYTES, BlobSize, JobDetails, JobEvent, JobSilence, JobStatus, Line, Reason
 from ex4d_core.message_base import Message, Reply
 from ex4d_core.schema import Codec, Length, Range, Shown
+from ex4d_core.turn_messages import DescribeTurns, SetPriority, TurnsReply
 from ex4d_core.weight_messages import CancelFetch, DescribeWeights, FetchWeights, WeightsReply
 
 PROTOCOL_VERSION = 3
@@ -241,7 +243,7 @@ class EventsReply(Reply):
 
 @dataclass(frozen=True)
 class StatusReply(Reply):
-    """The answer to `Cancel`."""
+    """The answer to `Cancel` and `SetPriority`."""
 
     status: JobStatus
 
@@ -334,6 +336,10 @@ REQUESTS: dict[str, type[Message]] = {
         ListJobs,
         DescribeJobs,
         AskSilence,
+        DescribeTurns,
+        SetPriority,
+        DescribeFolders,
+        TakeFile,
         DescribeWeights,
         FetchWeights,
         CancelFetch,
@@ -354,6 +360,8 @@ REPLIES: dict[str, type[Message]] = {
         JobsReply,
         JobsDescribed,
         Silence,
+        TurnsReply,
+        FoldersReply,
         WeightsReply,
         EventsReply,
         StatusReply,
@@ -374,6 +382,10 @@ ANSWERS: dict[type[Message], type[Message]] = {
     ListJobs: JobsReply,
     DescribeJobs: JobsDescribed,
     AskSilence: Silence,
+    DescribeTurns: TurnsReply,
+    SetPriority: StatusReply,
+    DescribeFolders: FoldersReply,
+    TakeFile: PutBlobReply,
     DescribeWeights: WeightsReply,
     FetchWeights: WeightsReply,
     CancelFetch: WeightsReply,

@@ -13,11 +13,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import RawIOBase
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 from ex4d_core.conversations import Conversation, RequestRefused, UnexpectedReply
 from ex4d_core.durable_files import rename_all, sync_folder
 from ex4d_core.errors import Ex4dError
+from ex4d_core.folder_messages import DescribeFolders, TakeFile, parts_below
 from ex4d_core.messages import CHUNK_BYTES, MAX_HASHES, BlobChunk, BlobStatus, GetBlob, Message, PutBlob
 from ex4d_core.safe_files import LinkError, is_ordinary_file, open_file
 from ex4d_core.scene import Scene
@@ -31,6 +32,8 @@ _PAUSE_SECONDS = 0.001
 
 # So often a window may bring an upload no further: a backend that was restarted has less than it had.
 _USELESS = 32
+# Less than this is sent sooner than the backend is asked about its folders.
+_WORTH_ASKING = 1_000_000
 
 
 class TransferError(Ex4dError):
@@ -75,8 +78,45 @@ def upload_blobs(blobs: Mapping[str, Path | bytes], progress: UploadProgress) ->
             _require_part(name, had, _size(blobs[name]))
         missing += [(name, max(had, 0)) for name, had in zip(asked, reply.received, strict=True) if had >= 0]
     progress.upload_size = sum(_size(blobs[name]) - had for name, had in missing)
+    shared = (yield from _shared_folders()) if progress.upload_size >= _WORTH_ASKING else []
     for name, had in missing:
-        yield from _upload_blob(name, blobs[name], had, progress)
+        source = blobs[name]
+        if not (_is_below(source, shared) and (yield from _take_file(name, source, had, progress))):
+            yield from _upload_blob(name, source, had, progress)
+
+
+def _is_below(source: Path | bytes, folders: list[str]) -> TypeGuard[Path]:
+    return isinstance(source, Path) and any(parts_below(folder, str(source.absolute())) for folder in folders)
+
+
+def _shared_folders() -> Conversation[list[str]]:
+    """The folders that the backend reaches, too, by our names; none of a backend that is too old to tell."""
+    try:
+        return list((yield DescribeFolders()).names)
+    except RequestRefused as refused:
+        if refused.code != "bad-message":
+            raise
+        return []
+
+
+def _take_file(name: str, source: Path, had: int, progress: UploadProgress) -> Conversation[bool]:
+    """Have the backend copy a file that it reaches; returns False if it does not, so that the file must be sent."""
+    before, size, copied, useless = progress.uploaded, _size(source), 0, 0
+    try:
+        while (received := (yield TakeFile(name, size, str(source.absolute()))).received) >= 0:
+            _require_part(name, received, size + 1)
+            useless = 0 if received > copied else useless + 1
+            if useless >= _USELESS:
+                return False
+            copied = max(copied, received)
+            progress.uploaded = before + max(received - had, 0)
+    except RequestRefused as refused:
+        if refused.code not in ("unknown-blob", "bad-blob"):
+            raise
+        progress.uploaded = before
+        return False
+    progress.uploaded = before + size - had
+    return True
 
 
 def scene_blobs(scene: Scene, *, deep: bool = False) -> dict[str, Path | bytes]:

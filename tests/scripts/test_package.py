@@ -54,7 +54,7 @@ def test_the_wheel_gives_the_command_and_the_extras(wheel):
     assert "ex4d = ex4d.cli.main:main" in wheel.read(f"{folder}/entry_points.txt").decode()
     metadata = email.message_from_bytes(wheel.read(f"{folder}/METADATA"))
     assert set(metadata.get_all("Provides-Extra")) == {
-        *("wan", "fp8", "upscale", "depth", "colmap", "colour", "train", "evaluate", "cluster", "dev")
+        *("wan", "fp8", "upscale", "depth", "colmap", "colour", "train", "metrics", "evaluate", "cluster", "dev")
     }
     for requirement in metadata.get_all("Requires-Dist"):
         assert "==" not in requirement.partition(";")[0]

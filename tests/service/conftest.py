@@ -81,7 +81,7 @@ class ServiceProcess:
         self.log = []
         self._reader = threading.Thread(target=self._read_log, args=(self.process.stderr, self.log), daemon=True)
         self._reader.start()
-        self.address = self.wait_for_log(r"listening on (tcp://\S+)")[1]
+        self.address = self.wait_for_log(r"listening on (tcp://[^\s\"]+)")[1]
 
     def _read_log(self, stream, lines: list[str]) -> None:
         for line in stream:

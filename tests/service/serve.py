@@ -9,8 +9,8 @@ from ex4d.service import ServiceSettings, run_service
 from ex4d.service.logs import start_log
 
 if __name__ == "__main__":
-    start_log(logging.StreamHandler(sys.stderr), logging.INFO, "%(message)s")
     settings = json.loads(sys.argv[1])
+    start_log(logging.StreamHandler(sys.stderr), logging.INFO, "%(message)s", settings.pop("log_format", "text"))
     if "machine" in settings:
         settings["machine"] = MachineSettings(**settings["machine"])
     sys.exit(run_service(ServiceSettings(**settings)))

@@ -23,8 +23,11 @@ from ex4d_core.messages import (
     BlobChunk,
     BlobStatus,
     BlobStatusReply,
+    DescribeFolders,
     DescribeJobs,
+    DescribeTurns,
     EventsReply,
+    FoldersReply,
     GetBlob,
     GetEvents,
     Hello,
@@ -35,6 +38,7 @@ from ex4d_core.messages import (
     PutBlob,
     PutBlobReply,
     Silence,
+    TurnsReply,
     Welcome,
 )
 from ex4d_core.remote_job import RemoteJob
@@ -51,7 +55,16 @@ class EvilServer:
     def __init__(self, answers: dict[type[Message], Callable[[Message], Message | None]], replies: int = 1):
         self._replies = replies
         self.asked: Counter[str] = Counter()
-        self._answers = {Hello: lambda _: WELCOME, AskSilence: lambda _: Silence([]), **answers}
+        usual = {
+            AskSilence: Silence([]),
+            DescribeTurns: TurnsReply("", "artist", []),
+            DescribeFolders: FoldersReply([]),
+        }
+        self._answers = {
+            Hello: lambda _: WELCOME,
+            **{kind: lambda _, one=one: one for kind, one in usual.items()},
+            **answers,
+        }
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
         self._socket.linger = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, fields
@@ -85,6 +86,45 @@ def test_a_detached_take_is_submitted_under_a_telling_name_and_fetched_later(ser
     capsys.readouterr()
     assert main([*submit, "-o", str(tmp_path)]) == 1
     assert "--out has no effect with --detach" in json.loads(capsys.readouterr().out)["error"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no pseudo-terminals of this kind")
+def test_a_live_table_follows_jobs_until_ctrl_c(service, wire, scene, shot, tmp_path):
+    wire.upload_scene(scene)
+    job = wire.submit(shot(f"wait {tmp_path / 'go'}"))
+    wire.wait_for_half(job)
+    controller, terminal = os.openpty()
+    paths = os.pathsep.join([str(ROOT / "backend"), str(ROOT)])
+    variables = {**os.environ, "PYTHONPATH": paths, "COLUMNS": "200", "LINES": "40", "TERM": "xterm"}
+    command = [sys.executable, "-m", "ex4d", "jobs", "--watch", "--backend", service.address]
+    watching = subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=subprocess.PIPE, env=variables)
+    os.close(terminal)
+    shown = b""
+
+    def row_of_job() -> bytes:
+        """The last complete row about the job."""
+        return next((row for row in reversed(shown.split(b"\n")[:-1]) if job.encode() in row), b"")
+
+    def read() -> bytes:
+        try:
+            return os.read(controller, 4096)
+        except OSError:  # on Linux, once the command has ended
+            pytest.fail(f"it ended: {watching.communicate()[1].decode()}")
+
+    try:
+        while b"running" not in row_of_job():
+            shown += read()
+        (tmp_path / "go").touch()
+        while b"done" not in row_of_job():
+            shown += read()
+        watching.send_signal(signal.SIGINT)
+        told = watching.communicate(timeout=240)[1]
+    finally:
+        (tmp_path / "go").touch()
+        watching.kill()
+        os.close(controller)
+    assert watching.returncode == 130 and told.strip() == b"ex4d jobs: stopped"
+    wire.finish(job)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGPIPE")

@@ -26,7 +26,7 @@ from ex4d_core.shot import ShotRequest
 from ex4d_core.take_files import ALL_TAKE_FILES, TAKE_FILES
 
 DATA = Path(__file__).resolve().parents[1] / "data" / "previous_version"
-NEW_COLUMNS = {"started", "device", "digest", "bytes", "downs", "room", "ended", "owner"}
+NEW_COLUMNS = {"started", "device", "digest", "bytes", "downs", "room", "ended", "owner", "priority"}
 FINISHED, TAKE, RECONSTRUCTION = "335440d074035f46", "e8e96383fa7aced7", "3b7a8f222b51d405"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import random
 import select
 import subprocess
@@ -28,6 +29,7 @@ from ex4d_core.messages import (
     BlobStatus,
     Cancel,
     DescribeJobs,
+    DescribeTurns,
     Error,
     GetBlob,
     GetCoverage,
@@ -35,6 +37,7 @@ from ex4d_core.messages import (
     GetView,
     ListJobs,
     PutBlob,
+    SetPriority,
     Submit,
     Withdraw,
 )
@@ -182,6 +185,64 @@ def test_users_take_turns_and_are_told_their_true_place(anna, bob, running, scen
     assert sorted(ended, key=lambda job: ended[job]) == [his[0], hers[0], his[1], hers[1], hers[2]]
 
 
+def test_a_priority_changes_whose_job_is_next_and_only_admins_give_a_high_one(anna, bob, tina, running, scene, shot):
+    bob.upload_scene(scene)
+    first, second, his = anna.submit(shot("good")), anna.submit(shot("good")), bob.submit(shot("good"))
+
+    def places(**jobs):
+        listed = {one.job: one.queue_position for one in tina.ask(ListJobs()).jobs}
+        return [listed[job] for job in (first, second, his)]
+
+    assert places() == [1, 2, 0]
+    assert code_of(bob.ask(SetPriority(first, "low"))) == "unknown-job"
+    assert code_of(bob.ask(SetPriority(his, "high"))) == "bad-request"
+    assert bob.ask(SetPriority(his, "low")).status.queue_position == 2 and places() == [0, 1, 2]
+    assert tina.ask(SetPriority(second, "high")).status.queue_position == 0 and places() == [1, 0, 2]
+    hers, all_of_them = anna.ask(DescribeTurns()), tina.ask(DescribeTurns())
+    assert (hers.user, hers.role, all_of_them.user, all_of_them.role) == ("anna", "artist", "tina", "admin")
+    assert [(one.job, one.priority) for one in hers.jobs[:2]] == [(second, "high"), (first, "normal")]
+    assert (his, "low") in [(one.job, one.priority) for one in all_of_them.jobs]
+    for job in (first, second, his):
+        tina.cancel(job)
+    assert not {first, second, his} & {one.job for one in tina.ask(DescribeTurns()).jobs}
+
+
+def test_the_command_orders_jobs_and_lists_their_priority(anna, running, shot, service, keys, capsys):
+    job = anna.submit(shot("good"))
+    own = ["--client-key", str(keys / "anna.key_secret"), "--server-key", str(keys / "server.key")]
+    command = ["jobs", "--backend", service.address, *own]
+    assert main([*command, "--priority", job, "low"]) == 0
+    capsys.readouterr()
+    assert main(command) == 0
+    assert "0 ahead, low" in next(line for line in capsys.readouterr().out.splitlines() if job in line)
+    assert main([*command, "--priority", job, "urgent"]) == 1
+    assert "--priority: invalid priority 'urgent'" in capsys.readouterr().err
+    assert main([*command, "--watch"]) == 1 and "--watch: needs a terminal" in capsys.readouterr().err
+    anna.cancel(job)
+
+
+def test_the_audit_log_says_who_did_what(anna, tina, running, service):
+    anna.ask(Cancel("0" * 16))
+    tina.ask(SetPriority(running, "high"))
+    tina.cancel(running)
+    lines = [json.loads(line) for line in (service.data / "logs" / "audit.log").read_text().splitlines()]
+    about = [(one["event"], one["user"]) for one in lines if one.get("job") == running]
+    assert about == [("submit", "anna"), ("priority", "tina"), ("cancel", "tina")]
+    assert lines[0]["event"] == "start" and all(one.get("job") != "0" * 16 for one in lines)
+
+
+def test_a_role_is_set_while_the_service_runs(anna, bob, running, keys, service):
+    assert main(["keys", "set", "bob", "--role", "admin", "--keys", str(keys)]) == 0
+    deadline = time.monotonic() + PATIENCE
+    while bob.ask(DescribeTurns()).role != "admin" and time.monotonic() < deadline:
+        pass
+    assert running in [one.job for one in bob.ask(ListJobs()).jobs]
+    assert main(["keys", "set", "bob", "--role", "artist", "--keys", str(keys)]) == 0
+    while bob.ask(DescribeTurns()).role != "artist" and time.monotonic() < deadline:
+        pass
+    assert bob.ask(ListJobs()).jobs == [] or running not in [one.job for one in bob.ask(ListJobs()).jobs]
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_places_in_the_queue_are_those_in_which_jobs_are_taken(tmp_path, shot, seed):
     chance = random.Random(seed)
@@ -191,7 +252,8 @@ def test_places_in_the_queue_are_those_in_which_jobs_are_taken(tmp_path, shot, s
             if chance.random() < 0.3:
                 store.claim("worker")
             else:
-                store.submit(str(number), shot(), [], owner=chance.choice("abcc"))
+                job = store.submit(str(number), shot(), [], owner=chance.choice("abcc"))
+                store.set_priority(job, chance.choice(["low", "normal", "normal", "high"]))
         places = {one.job: one.queue_position for one in store.jobs() if one.state == "queued"}
         taken = [job.job for job in iter(lambda: store.claim("worker"), None)]
         assert [places[job] for job in taken] == list(range(len(taken)))

@@ -1,4 +1,7 @@
-"""List the jobs of a backend, cancel one, or download its results so far.
+"""List the jobs of a backend, cancel one, change its priority, or download its results so far.
+
+--watch shows the list until Ctrl-C. Jobs of high priority go before all others, those of low priority after them; only
+admins give a high one. Among jobs of the same priority the users take turns.
 
 --prune DAYS frees space in a data folder of this machine, whether a service uses it or not: it forgets jobs that ended
 more than DAYS days ago, and deletes footage and results that were not used for as long.
@@ -14,15 +17,19 @@ from typing import TYPE_CHECKING, Any
 
 from ex4d.cli.options import ANSWER_SECONDS, add_backend_arguments, add_overwrite_argument, backend_client
 from ex4d.cli.parsing import refuse_without_effect
-from ex4d.cli.report import Report
+from ex4d.cli.report import Report, plain_console
+from ex4d_core.turn_messages import PRIORITIES, Priority
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from ex4d_core.client import Client
     from ex4d_core.job_status import JobSilence, JobStatus
+    from ex4d_core.message_base import Message
 
-SUMMARY = "list, cancel, fetch and prune the jobs of a backend"
+SUMMARY = "list, watch, order, cancel, fetch and prune the jobs of a backend"
+
+_WATCH_SECONDS = 1.5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_backend_arguments(parser)
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--cancel", metavar="JOB", help="cancel a job")
+    which.add_argument(
+        "--priority", nargs=2, metavar=("JOB", "PRIORITY"), help=f"set the priority of a job: {', '.join(PRIORITIES)}"
+    )
+    which.add_argument("--watch", action="store_true", help="show the list until Ctrl-C, as it is now")
     which.add_argument("--fetch", metavar="JOB", help="download the results of a job into --out")
     which.add_argument("--prune", metavar="DAYS", type=float, help="forget jobs that ended more than DAYS days ago")
     parser.add_argument("--data", type=Path, help="with --prune: data folder of the service; default: the user's")
@@ -57,6 +68,10 @@ def run(options: argparse.Namespace, report: Report) -> int:
     try:
         if options.cancel:
             _report_jobs([client.ask(Cancel(options.cancel), timeout=ANSWER_SECONDS).status], report)
+        elif options.priority:
+            _report_jobs([_set_priority(client, *options.priority)], report)
+        elif options.watch:
+            _watch(client, report)
         elif options.fetch:
             fetched, job = _fetch(client, options.fetch, options.out, report, overwrite=options.overwrite)
             state = "" if job.state == "done" else f"; the job is {': '.join(filter(None, (job.state, job.reason)))}"
@@ -65,7 +80,7 @@ def run(options: argparse.Namespace, report: Report) -> int:
             report.add("jobs", [asdict(job)], "")
         else:
             jobs = client.ask(ListJobs(), timeout=ANSWER_SECONDS).jobs
-            _report_jobs(jobs, report, _details(client), _silences(client))
+            _report_jobs(jobs, report, _details(client), _silences(client), _priorities(client))
     finally:
         client.close()
     return 0
@@ -86,31 +101,77 @@ def _prune(days: float, data: Path | None, report: Report) -> int:
     return 0
 
 
-def _details(client: Client) -> dict[str, dict[str, Any]]:
-    """What jobs are of, by their names; nothing from a service that is too old to tell."""
+def _set_priority(client: Client, job: str, priority: str) -> JobStatus:
     from ex4d_core.conversations import RequestRefused
-    from ex4d_core.messages import DescribeJobs
+    from ex4d_core.errors import RequestError
+    from ex4d_core.messages import SetPriority
 
+    names = list(map(str, PRIORITIES))
+    if priority not in names:
+        raise RequestError(f"--priority: invalid priority {priority!r}: expected {', '.join(PRIORITIES)}")
     try:
-        described = client.ask(DescribeJobs(), timeout=ANSWER_SECONDS).jobs
+        return client.ask(SetPriority(job, PRIORITIES[names.index(priority)]), timeout=ANSWER_SECONDS).status
     except RequestRefused as error:
         if error.code != "bad-message":
             raise
-        return {}
-    return {one.job: asdict(one) for one in described}
+        raise RequestError("--priority: this backend knows no priorities; update it") from error
+
+
+def _watch(client: Client, report: Report) -> None:
+    """Show the list as it is now, until Ctrl-C."""
+    import sys
+    import time
+
+    from rich.live import Live
+
+    from ex4d_core.errors import RequestError
+    from ex4d_core.messages import ListJobs
+
+    if report.as_json or not sys.stdout.isatty():
+        raise RequestError("--watch: needs a terminal; without it the command lists the jobs once")
+    with Live(console=plain_console(), screen=True, auto_refresh=False) as live:
+        while True:
+            jobs = client.ask(ListJobs(), timeout=ANSWER_SECONDS).jobs
+            owners = {name: one["owner"] for name, one in _details(client).items()}
+            table = _table(jobs, _silences(client), owners, _priorities(client))
+            live.update(table if jobs else "no jobs", refresh=True)
+            time.sleep(_WATCH_SECONDS)
+
+
+def _details(client: Client) -> dict[str, dict[str, Any]]:
+    """What jobs are of, by their names; nothing from a service that is too old to tell."""
+    from ex4d_core.messages import DescribeJobs
+
+    described = _if_known(client, DescribeJobs())
+    return {one.job: asdict(one) for one in described.jobs} if described else {}
 
 
 def _silences(client: Client) -> dict[str, JobSilence]:
     """How long running jobs have made no progress; nothing from a service that is too old to tell."""
-    from ex4d_core.conversations import RequestRefused
     from ex4d_core.messages import AskSilence
 
+    told = _if_known(client, AskSilence())
+    return {one.job: one for one in told.jobs} if told else {}
+
+
+def _priorities(client: Client) -> dict[str, Priority]:
+    """The priorities of jobs that have not ended; nothing from a service that is too old to tell."""
+    from ex4d_core.messages import DescribeTurns
+
+    told = _if_known(client, DescribeTurns())
+    return {one.job: one.priority for one in told.jobs} if told else {}
+
+
+def _if_known(client: Client, question: Message) -> Any:
+    """The answer to a question; None from a service that is too old for it."""
+    from ex4d_core.conversations import RequestRefused
+
     try:
-        return {one.job: one for one in client.ask(AskSilence(), timeout=ANSWER_SECONDS).jobs}
+        return client.ask(question, timeout=ANSWER_SECONDS)
     except RequestRefused as error:
         if error.code != "bad-message":
             raise
-        return {}
+        return None
 
 
 def _report_jobs(
@@ -118,21 +179,29 @@ def _report_jobs(
     report: Report,
     details: Mapping[str, dict[str, Any]] | None = None,
     silences: Mapping[str, JobSilence] | None = None,
+    priorities: Mapping[str, Priority] | None = None,
 ) -> None:
     """The jobs, newest first; times are in seconds since 1970."""
     from ex4d_core.stages import NO_ROOM_STAGE
 
     silences = silences or {}
     silent = {name: {"seconds_without_progress": one.seconds} for name, one in silences.items()}
-    told = [{**asdict(job), **(details or {}).get(job.job, {}), **silent.get(job.job, {})} for job in jobs]
+    given = {name: {"priority": priority} for name, priority in (priorities or {}).items()}
+    more = details or {}, silent, given
+    told = [asdict(job) | {name: value for one in more for name, value in one.get(job.job, {}).items()} for job in jobs]
     report.add("jobs", told, "")
     owners = {name: one["owner"] for name, one in (details or {}).items()}
-    report.show(_table(jobs, silences, owners) if jobs else "no jobs")
+    report.show(_table(jobs, silences, owners, priorities or {}) if jobs else "no jobs")
     if any(job.stage == NO_ROOM_STAGE for job in jobs):
         report.note("jobs wait for disk space on the backend, and continue by themselves when there is room")
 
 
-def _table(jobs: list[JobStatus], silences: Mapping[str, JobSilence], owners: Mapping[str, str]) -> Table:
+def _table(
+    jobs: list[JobStatus],
+    silences: Mapping[str, JobSilence],
+    owners: Mapping[str, str],
+    priorities: Mapping[str, Priority],
+) -> Table:
     """For people, newest job first; owners where the backend has several users."""
     from datetime import datetime
 
@@ -149,6 +218,8 @@ def _table(jobs: list[JobStatus], silences: Mapping[str, JobSilence], owners: Ma
         progress = f"{job.done}/{job.total} {job.stage}" if job.total else ""
         if job.state == "queued":
             progress = job.stage or f"{job.queue_position} ahead"
+            if (priority := priorities.get(job.job, "normal")) != "normal":
+                progress += f", {priority}"
         silence = silence_text(silences[job.job].seconds, silences[job.job].limit) if job.job in silences else ""
         since = datetime.fromtimestamp(job.created).strftime("%d %b %H:%M:%S")
         whose = [owners.get(job.job, "")] if shown else []

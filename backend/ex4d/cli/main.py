@@ -29,7 +29,7 @@ from ex4d_core.errors import is_expected, user_message
 
 VERBS = (
     *("demo", "addon", "serve", "reconstruct", "remap", "render", "generate", "distort", "camera", "batch", "original"),
-    *("models", "jobs", "dataset", "train", "evaluate", "doctor", "clean", "completion", "man"),
+    *("models", "jobs", "keys", "dataset", "train", "evaluate", "doctor", "clean", "completion", "man"),
 )
 
 # Exit codes. 128 + the signal's number is what shells report for a program that a signal ended.

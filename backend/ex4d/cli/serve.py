@@ -11,6 +11,7 @@ import itertools
 import sys
 
 from ex4d.cli.flags import add_flags, settings_from
+from ex4d.cli.keys import report_created
 from ex4d.cli.options import add_accept_licence_argument, add_machine_arguments, machine_settings
 from ex4d.cli.parsing import refuse_without_effect
 from ex4d.cli.report import Report
@@ -21,6 +22,7 @@ SUMMARY = "run the backend service that Blender talks to"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `ex4d serve`."""
     from ex4d.service import ServiceSettings
+    from ex4d.service.logs import LOG_FORMATS
 
     add_flags(parser, ServiceSettings)
     parser.add_argument(
@@ -36,6 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="create keys for a client of this name (default: 'client'), and the service's own if it has none; then "
         "stop",
     )
+    parser.add_argument(
+        "--log-format",
+        choices=LOG_FORMATS,
+        default=LOG_FORMATS[0],
+        help="json: a line of JSON for each event, with the job that it is about",
+    )
     add_machine_arguments(parser)
     add_accept_licence_argument(parser)
 
@@ -47,31 +55,25 @@ def run(options: argparse.Namespace, report: Report) -> int:
     if options.create_keys is not None:
         served = set(options.typed) - {"create_keys", "keys", "data", "json", "quiet", "verbose"}
         refuse_without_effect(options, sorted(served), "with --create-keys, which starts no service")
-    _start_logging(report)
+    _start_logging(report, options.log_format)
     machine, devices = machine_settings(options), options.device or visible_devices()
     settings = settings_from(options, ServiceSettings, devices=devices, machine=machine)
     if options.create_keys is not None:
         files = create_keys(settings.keys or settings.data / "keys", options.create_keys)
-        name = options.create_keys
-        report.note(
-            f"copy these two files to the computer of {name}, then delete the first one here. It is {name}'s own "
-            f"secret: the sentence in it, 'DO NOT PROVIDE THIS FILE TO OTHER USERS', means anyone but {name}"
-        )
-        report.add("client_secret", files.client_secret)
-        report.add("server_public", files.server_public)
+        report_created(files, options.create_keys, report)
         return 0
     return run_service(settings)
 
 
-def _start_logging(report: Report) -> None:
-    """Log in colour at a terminal; in a file or a journal log a line with its time for each event."""
+def _start_logging(report: Report, log_format: str) -> None:
+    """Log in colour at a terminal; in a file or a journal, or as JSON, log a line with its time for each event."""
     import logging
 
     from ex4d.service.logs import BoundedStreamHandler, start_log
 
     level = logging.DEBUG if report.verbose else logging.WARNING if report.quiet else logging.INFO
-    if not sys.stderr.isatty():
-        start_log(BoundedStreamHandler(sys.stderr), level)
+    if log_format == "json" or not sys.stderr.isatty():
+        start_log(BoundedStreamHandler(sys.stderr), level, log_format=log_format)
         return
     from rich.console import Console
     from rich.logging import RichHandler

@@ -11,11 +11,12 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 
 import zmq
 
+from ex4d.service.audit import Audit
 from ex4d.service.connections import ConnectionGuard
 from ex4d.service.corrupt_database import is_corruption, is_locked
 from ex4d.service.held_requests import HeldRequest, HeldRequests
@@ -45,7 +46,7 @@ _BYTES_PER_TURN = 16 * 1024 * 1024
 _LOCKED_SECONDS = 10.0
 _RETRY_SECONDS = 0.02
 _MAX_POSTPONED = 256
-_WRITING = (messages.Submit, messages.Cancel, messages.Withdraw)
+_WRITING = (messages.Submit, messages.Cancel, messages.Withdraw, messages.SetPriority)
 
 
 @dataclass
@@ -76,10 +77,13 @@ class Front:
         guard: ConnectionGuard | None = None,
         tidy: Callable[[], None] = lambda: None,
         user_of: Callable[[zmq.Frame], str] = lambda frame: "",
+        audit: Audit | None = None,
+        observe: Callable[[str], None] = lambda job: None,
     ):
         """Args are the parts of the service.
 
-        ``tidy`` is called when the job database is over its limit, ``user_of`` with a frame tells whose it is.
+        ``tidy`` is called when the job database is over its limit, ``user_of`` with a frame tells whose it is, and
+        ``audit`` notes who did what; ``observe`` is called with a job that may have changed.
         """
         self._guard = guard
         self._socket = socket
@@ -90,27 +94,34 @@ class Front:
         self._settings = settings
         self._tidy = tidy
         self._user_of = user_of
+        self._audit = audit or Audit(None)
+        self._observe = observe
+        self._limits_set = False
         self._turns = RequestTurns(settings.user_requests if settings.many_users else None)
         self._postponed: deque[_Request] = deque()
-        self._submissions = Submissions(settings, store, users, inbox, self._job_queued, self._refusal)
+        self._submissions = Submissions(settings, store, users, inbox, self._job_queued, self._refusal, self._audit)
         self._held = HeldRequests(self._shown)
         self._handlers: dict[type[Message], Callable[..., None]] = {
             messages.Hello: self._hello,
             messages.BlobStatus: self._blob_status,
             messages.PutBlob: self._put_blob,
             messages.GetBlob: self._get_blob,
+            messages.DescribeFolders: self._describe_folders,
+            messages.TakeFile: self._take_file,
             messages.Submit: self._submit,
             messages.Cancel: self._cancel,
             messages.Withdraw: self._withdraw,
             messages.ListJobs: self._list_jobs,
             messages.DescribeJobs: self._describe_jobs,
             messages.AskSilence: self._silence,
+            messages.DescribeTurns: self._describe_turns,
+            messages.SetPriority: self._set_priority,
             messages.GetEvents: self._get_events,
             messages.GetView: self._get_view,
             messages.GetCoverage: self._get_coverage,
             messages.DescribeWeights: lambda _, request: request.answer(weights.describe()),
-            messages.FetchWeights: lambda message, request: request.answer(weights.fetch(message.part)),
-            messages.CancelFetch: lambda message, request: request.answer(weights.cancel(message.part)),
+            messages.FetchWeights: partial(self._change_weights, weights.fetch),
+            messages.CancelFetch: partial(self._change_weights, weights.cancel),
         }
 
     def serve(self) -> bool:
@@ -145,19 +156,37 @@ class Front:
     def job_changed(self, job: str) -> None:
         """Answer held requests about a job that a worker has changed, if there is news."""
         self._held.job_changed(job)
+        self._observe(job)
 
     def job_left(self, job: str) -> None:
         """Count the results of a job, which a worker has left, as its owner's."""
         owner = self._store.owner(job)
         if owner is not None:
             self._users.stored(owner, self._store.result_bytes(job))
+            if (status := self._store.status(job)) and status.state in ("done", "failed"):
+                self._audit.record(status.state, owner, job=job, reason=status.reason)
 
     def tick(self) -> float:
         """Answer held requests at their deadline, and postponed ones; returns the seconds until the next call."""
+        self._apply_accounts()
+        self._audit.flush_due()
         while self._postponed and self._serve_message(self._postponed[0]):
             self._postponed.popleft()
         due = min(self._held.tick(), self._turns.due())
         return max(min(due, _RETRY_SECONDS) if self._postponed else due, 0.0)
+
+    def _apply_accounts(self) -> None:
+        """Have the job store know how many jobs of each user may run at once, at the start and after changes."""
+        accounts = self._users.accounts
+        if (changed := accounts.refresh()) is not None:
+            self._limits_set = False
+            for name, account in changed.items():
+                self._audit.record("account", name, **asdict(account))
+        if not self._limits_set:
+            for user in {*self._store.owners(), *accounts.names()}:
+                self._store.set_running_limit(user, accounts.running(user))
+            self._limits_set = True
+            self._workers.wake()
 
     def _serve_one(self, arrived: Arrived) -> None:
         client = arrived.client
@@ -248,13 +277,27 @@ class Front:
 
     def _put_blob(self, message: messages.PutBlob, request: _Request) -> None:
         require_hash(message.sha256)
+        self._audit.count("upload", request.user, bytes=len(message.payload))
         self._users.of(request.user).uploads.put(message, request.answer)
 
     def _get_blob(self, message: messages.GetBlob, request: _Request) -> None:
         require_hash(message.sha256)
-        request.answer(self._users.of(request.user).downloads.chunk(message))
+        chunk = self._users.of(request.user).downloads.chunk(message)
+        self._audit.count("fetch", request.user, files=int(not message.offset), bytes=len(chunk.payload))
+        request.answer(chunk)
+
+    def _describe_folders(self, message: messages.DescribeFolders, request: _Request) -> None:
+        request.answer(messages.FoldersReply(self._users.folders.names(request.user)))
+
+    def _take_file(self, message: messages.TakeFile, request: _Request) -> None:
+        require_hash(message.sha256)
+        opened = partial(self._users.folders.open, request.user, message.path)
+        if self._users.of(request.user).uploads.take(message.sha256, message.size, opened, request.answer):
+            about = {"path": message.path, "sha256": message.sha256, "bytes": message.size}
+            self._audit.record("take file", request.user, **about)
 
     def _submit(self, message: messages.Submit, request: _Request) -> None:
+        self._store.set_running_limit(request.user, self._users.accounts.running(request.user))
         self._submissions.submit(message, request.user, request.answer)
 
     def _job_queued(self) -> None:
@@ -272,7 +315,7 @@ class Front:
 
     def _cancel(self, message: messages.Cancel, request: _Request) -> None:
         whose = self._seen_by(request.user)
-        self._stop(self._status(message.job, whose))
+        self._stop(self._status(message.job, whose), request.user)
         request.answer(messages.StatusReply(self._status(message.job, whose)))
 
     def _withdraw(self, message: messages.Withdraw, request: _Request) -> None:
@@ -282,15 +325,17 @@ class Front:
             return
         job = self._store.job_of_key(message.key, request.user)
         if job is not None:
-            self._stop(self._status(job))
+            self._stop(self._status(job), request.user)
         request.answer(messages.Withdrawn(job or ""))
 
-    def _stop(self, status: JobStatus) -> None:
+    def _stop(self, status: JobStatus, user: str) -> None:
         if status.state not in FINAL_STATES:
             self._store.cancel(status.job)
             log.info("cancelled job %s", status.job)
+            self._audit.record("cancel", user, job=status.job, owner=self._store.owner(status.job))
             self._workers.job_cancelled(status.job)
             self.job_changed(status.job)
+            self._workers.wake()  # its user may run another one now
 
     def _list_jobs(self, message: messages.ListJobs, request: _Request) -> None:
         jobs = self._store.jobs(message.limit, self._seen_by(request.user))
@@ -301,6 +346,31 @@ class Front:
 
     def _silence(self, message: messages.AskSilence, request: _Request) -> None:
         request.answer(messages.Silence(self._workers.silences(self._seen_by(request.user))))
+
+    def _describe_turns(self, message: messages.DescribeTurns, request: _Request) -> None:
+        jobs = self._store.priorities(message.limit, self._seen_by(request.user))
+        request.answer(messages.TurnsReply(request.user, self._users.accounts.role(request.user), jobs))
+
+    def _set_priority(self, message: messages.SetPriority, request: _Request) -> None:
+        whose = self._seen_by(request.user)
+        self._status(message.job, whose)
+        if message.priority == "high" and self._users.accounts.role(request.user) != "admin":
+            text = "a high priority goes before everybody's turn, so only an admin gives it"
+            raise Refusal("bad-request", f"{text}; ask one, or give your other jobs a low one")
+        self._store.set_priority(message.job, message.priority)
+        about = {"job": message.job, "priority": message.priority, "owner": self._store.owner(message.job)}
+        self._audit.record("priority", request.user, **about)
+        request.answer(messages.StatusReply(self._status(message.job, whose)))
+
+    def _change_weights(
+        self,
+        change: Callable[[str], Message],
+        message: messages.FetchWeights | messages.CancelFetch,
+        request: _Request,
+    ) -> None:
+        reply = change(message.part)
+        self._audit.record("weights", request.user, part=message.part, request=type(message).__name__)
+        request.answer(reply)
 
     def _get_events(self, message: messages.GetEvents, request: _Request) -> None:
         status = self._status(message.job, request.user)
@@ -321,7 +391,9 @@ class Front:
 
     def _seen_by(self, user: str) -> str | None:
         """Whose jobs a user lists and cancels; None for everybody's."""
-        return None if user in self._settings.admins else user
+        if not self._settings.many_users:
+            return user
+        return None if self._users.accounts.role(user) == "admin" else user
 
     def _status(self, job: str, owner: str | None = None) -> JobStatus:
         """The status of an owner's job; that of another is as unknown as one that never was."""

@@ -20,6 +20,7 @@ from ex4d.machine import MachineSettings
 from ex4d.service.blob_store import BlobStore
 from ex4d.service.disk_room import DiskRoom, folder_bytes
 from ex4d.service.job_store import Claim, ClaimedJob, ClaimLost, JobStore
+from ex4d.service.logs import working_on
 from ex4d.service.refusals import refusal_for
 from ex4d.service.settings import ServiceSettings
 from ex4d.service.stored_inputs import open_scene, scene_inputs, verify_inputs
@@ -281,7 +282,8 @@ def work(
         if job.owner not in stores:
             stores[job.owner] = BlobStore(user_folder(settings.data, job.owner))
         blobs = stores[job.owner]
-        over = run_job(job, place, store, blobs, report, settings, settings.data / "work" / name / job.secret)
+        with working_on(job.job):
+            over = run_job(job, place, store, blobs, report, settings, settings.data / "work" / name / job.secret)
         report("ended", job.job, str(log_bytes()))
         place.report_abilities(report)
         ran_full = 0 if over else ran_full + 1

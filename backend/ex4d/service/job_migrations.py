@@ -12,7 +12,7 @@ from ex4d.service.settings import ServiceError
 from ex4d_core import __version__
 from ex4d_core.durable_files import put_in_place
 
-# Of version 4 as of the present one; once they differ, the step from version 3 needs a copy of its own.
+# Of version 4; a new database takes the later steps, too.
 _JOBS_4 = """
 CREATE TABLE {name} (
     sequence INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -88,6 +88,13 @@ _MIGRATIONS: Mapping[int, tuple[str, ...]] = {
         "CREATE TABLE turns (owner TEXT PRIMARY KEY, last INTEGER NOT NULL) WITHOUT ROWID",
         "INSERT INTO turns VALUES ('', 0)",
     ),
+    # Version 5 knows priorities (0 low, 1 normal, 2 high), and how many jobs a user may run at once (NULL: any number).
+    4: (
+        "ALTER TABLE jobs ADD COLUMN priority INTEGER NOT NULL DEFAULT 1",
+        "ALTER TABLE turns ADD COLUMN most INTEGER",
+        "DROP INDEX jobs_by_state",
+        "CREATE INDEX jobs_by_state ON jobs (state, owner, priority DESC, sequence, room)",
+    ),
 }
 # The version that a new database has.
 SCHEMA_VERSION = max(_MIGRATIONS) + 1
@@ -117,7 +124,7 @@ CREATE TABLE forgotten (job TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE turns (owner TEXT PRIMARY KEY, last INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE ends (count INTEGER NOT NULL);
 INSERT INTO ends VALUES (0);
-"""
+""" + ";\n".join(_MIGRATIONS[4])
 
 
 def migrate(database: sqlite3.Connection, path: Path) -> None:

@@ -6,39 +6,26 @@ An ``owner`` is the user who submitted a job; None, where it may be left out, st
 from __future__ import annotations
 
 import contextlib
-import json
 import sqlite3
-from collections.abc import Collection
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import msgpack
 
+from ex4d.service.job_turns import JobTurns
 from ex4d_core.errors import RequestError
 from ex4d_core.job_status import FINAL_STATES, JobDetails, JobEvent, JobStatus
 from ex4d_core.messages import MAX_EVENTS, MAX_JOBS
 from ex4d_core.reconstruction import AnyRequest, request_from_wire
 
-# The last column is the number of queued jobs of the same owner before this one.
 _STATUS = """
 SELECT id, CAST(label AS TEXT), CAST(engine AS TEXT), state, CAST(stage AS TEXT), CAST(done AS INTEGER),
-    CAST(total AS INTEGER), CAST(reason AS TEXT), CAST(created AS REAL), CAST(attempt AS INTEGER), events, owner,
-    CASE state WHEN 'queued' THEN
-        (SELECT count(*) FROM jobs AS other
-            WHERE other.state = 'queued' AND other.owner = jobs.owner AND other.sequence < jobs.sequence)
-    ELSE 0 END
+    CAST(total AS INTEGER), CAST(reason AS TEXT), CAST(created AS REAL), CAST(attempt AS INTEGER), events
 FROM jobs WHERE (?1 IS NULL OR owner = ?1)
 """
 
 
-class _Turn(NamedTuple):
-    """When it is an owner's turn, the least first; and the number of their queued jobs."""
-
-    last: int
-    oldest: int
-    queued: int
-
-
-class JobQueries:
+class JobQueries(JobTurns):
     """Methods of `ex4d.service.job_store.JobStore`, which has the connection."""
 
     _db: sqlite3.Connection
@@ -64,16 +51,8 @@ class JobQueries:
 
     def _statuses(self, which: str, owner: str | None, value: str | int) -> list[JobStatus]:
         rows = self._db.execute(_STATUS + which, (owner, value)).fetchall()
-        turns = self._turns() if any(row[3] == "queued" for row in rows) else {}
-        return [_status(row, turns) for row in rows]
-
-    def _turns(self) -> dict[str, _Turn]:
-        """The owners of queued jobs; `JobStore.claim` takes the job of the least of them."""
-        rows = self._db.execute(
-            "SELECT owner, last, min(sequence), count(*) FROM turns JOIN jobs USING (owner) WHERE state = 'queued' "
-            "GROUP BY owner"
-        )
-        return {owner: _Turn(*turn) for owner, *turn in rows}
+        places = self._places() if any(row[3] == "queued" for row in rows) else {}
+        return [_status(row, places) for row in rows]
 
     def details(self, limit: int = MAX_JOBS, owner: str | None = None) -> list[JobDetails]:
         """What the newest jobs are of, newest first."""
@@ -105,16 +84,6 @@ class JobQueries:
         counted = "SELECT count(*) FROM jobs WHERE state IN ('queued', 'running') AND (?1 IS NULL OR owner = ?1)"
         return self._db.execute(counted, (owner,)).fetchone()[0]
 
-    def has_queued(self, but: Collection[str] = ()) -> bool:
-        """Whether a job waits for a worker, other than those of some ids."""
-        return (
-            self._db.execute(
-                "SELECT 1 FROM jobs WHERE state = 'queued' AND id NOT IN (SELECT value FROM json_each(?)) LIMIT 1",
-                (json.dumps(list(but)),),
-            ).fetchone()
-            is not None
-        )
-
     def queued_requests(self, engine: str, limit: int) -> list[tuple[str, AnyRequest]]:
         """Ids and requests of the oldest queued jobs of an engine; those that cannot be read are left out."""
         rows = self._db.execute(
@@ -142,12 +111,8 @@ def stored_request(data: object) -> AnyRequest:
     return request_from_wire(values)
 
 
-def _status(row: tuple[Any, ...], turns: dict[str, _Turn]) -> JobStatus:
-    job, label, engine, state, stage, done, total, reason, created, attempt, events, owner, before = row
-    position = before
-    # Without a turn a worker has taken the job up since its row was read.
-    if state == "queued" and (mine := turns.get(owner)):
-        # Until it is this job's turn each of the others gets as many turns as this owner's jobs before it, and one more
-        # if theirs comes first.
-        position += sum(min(turn.queued, before + (turn < mine)) for other, turn in turns.items() if other != owner)
-    return JobStatus(job, label, engine, state, stage, done, total, reason, position, created, attempt, events)
+def _status(row: tuple[Any, ...], places: Mapping[str, int]) -> JobStatus:
+    job, label, engine, state, stage, done, total, reason, created, attempt, events = row
+    # Without a place a worker has taken the job up since its row was read.
+    place = places.get(job, 0)
+    return JobStatus(job, label, engine, state, stage, done, total, reason, place, created, attempt, events)

@@ -22,6 +22,7 @@ from ex4d.service.corrupt_database import corruption_reported
 from ex4d.service.job_migrations import SCHEMA, SCHEMA_VERSION, migrate
 from ex4d.service.job_queries import JobQueries, stored_request
 from ex4d.service.job_tidying import JobTidying
+from ex4d.service.job_turns import NEXT_JOB
 from ex4d.service.settings import ServiceError
 from ex4d_core.errors import Ex4dError, RequestError
 from ex4d_core.job_status import FINAL_STATES, MAX_REASON, JobStatus
@@ -186,7 +187,7 @@ class JobStore(JobQueries, JobTidying):
             self._require_bytes(size, limit_bytes)
             if owner_limit_bytes < limit_bytes:
                 self._require_bytes(size, owner_limit_bytes, owner)
-            self._db.execute("INSERT OR IGNORE INTO turns VALUES (?, 0)", (owner,))
+            self._db.execute("INSERT OR IGNORE INTO turns (owner, last) VALUES (?, 0)", (owner,))
             digest = hashlib.sha256(packed).hexdigest()
             self._db.execute(
                 "INSERT INTO jobs (id, owner, key, label, engine, scene, request, digest, bytes, state, created, "
@@ -223,20 +224,13 @@ class JobStore(JobQueries, JobTidying):
     ) -> ClaimedJob | None:
         """Take a queued job for a worker, which runs it on a device, or None if there is none.
 
-        It is the oldest job of the owner whose last turn is the longest ago. A job that ran into the full disk is
-        passed over until the bytes that it needs are ``free``; so are those in ``but``. Jobs whose request this version
-        cannot read, since another version queued them, fail on the way.
+        `ex4d.service.job_turns` has the order. A job that ran into the full disk is passed over until the bytes that it
+        needs are ``free``; so are those in ``but``. Jobs whose request this version cannot read, since another version
+        queued them, fail on the way.
         """
         while True:
             with self._transaction():
-                # Owners who had no turn yet take theirs in the order of their jobs.
-                row = self._db.execute(
-                    "SELECT id, request, jobs.owner FROM jobs JOIN (SELECT last, (SELECT sequence FROM jobs "
-                    "WHERE state = 'queued' AND jobs.owner = turns.owner AND room <= ? "
-                    "AND id NOT IN (SELECT value FROM json_each(?)) ORDER BY sequence LIMIT 1) "
-                    "AS oldest FROM turns) ON sequence = oldest ORDER BY last, oldest LIMIT 1",
-                    (free, json.dumps(list(but))),
-                ).fetchone()
+                row = self._db.execute(NEXT_JOB, (free, json.dumps(list(but)))).fetchone()
                 if not row:
                     return None
                 self._db.execute("UPDATE turns SET last = (SELECT max(last) + 1 FROM turns) WHERE owner = ?", (row[2],))

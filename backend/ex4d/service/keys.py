@@ -63,6 +63,42 @@ def create_keys(folder: Path, client: str = "client") -> KeyFiles:
     return KeyFiles(folder / f"{client}.key_secret", folder / "server.key")
 
 
+class Client(NamedTuple):
+    """A client that may connect: its name, which is its user's, and the file of its public key."""
+
+    name: str
+    key: Path
+
+
+def list_clients(folder: Path) -> list[Client]:
+    """The clients of a folder of keys, by their names; nothing where there is none."""
+    files = sorted((folder / "clients").glob("*.key"))
+    return [Client(file.stem, file) for file in files if is_client_name(file.stem)]
+
+
+def remove_client(folder: Path, name: str) -> None:
+    """Refuse a client's next connection; its jobs, footage and results stay until a key of this name comes again.
+
+    Raises:
+        ServiceError: there is no such client.
+    """
+    require_client(folder, name).key.unlink()
+    (folder / f"{name}.key_secret").unlink(missing_ok=True)
+
+
+def require_client(folder: Path, name: str) -> Client:
+    """The client of a name.
+
+    Raises:
+        ServiceError: there is none.
+    """
+    clients = {client.name: client for client in list_clients(folder)}
+    if name not in clients:
+        known = f"it has {', '.join(clients)}" if clients else "it has none; create keys with 'ex4d keys create NAME'"
+        raise ServiceError(f"{folder} has no keys of a client {name!r:.80}: {known}")
+    return clients[name]
+
+
 def _create_pair(name: str, *, public: Path, secret: Path) -> None:
     # In a private folder until the secret file's mode is right.
     with tempfile.TemporaryDirectory(dir=secret) as folder:

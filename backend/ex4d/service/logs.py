@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import logging.handlers
 import os
+import re
 import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TextIO
 
@@ -20,6 +24,9 @@ _LINES_A_MINUTE = 600
 _MAX_LETTERS = 8000
 # A file gets this many bytes; `kept_log` keeps as many of those before them.
 _MAX_BYTES = 1_000_000
+LOG_FORMATS = ("text", "json")
+# What stands for a value in a message.
+_PLACES = re.compile(r"%[-+ #0-9.]*[a-zA-Z]")
 _FORM = "%(asctime)s %(levelname)s %(message)s"
 _REST = "this file is full; further lines are in logs/service.log of the data folder"
 
@@ -29,10 +36,73 @@ class PlainFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """A record as text, with its traceback."""
-        text = plain_lines(super().format(record))
-        if len(text) > _MAX_LETTERS:
-            text = f"{text[:_MAX_LETTERS]}... ({len(text)} characters)"
-        return text.replace("\n", "\n    ")
+        return _cut(plain_lines(super().format(record))).replace("\n", "\n    ")
+
+
+class JsonFormatter(logging.Formatter):
+    """Formats each record as one line of JSON, with the job that it is about.
+
+    That is the job whose id a line of ours names ("job %s ..."), or else the one that this process works on: no text of
+    a user can name another.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """A record as a line; ASCII, so that nothing in it acts on a terminal."""
+        when = datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds")
+        line = {"time": when, "level": record.levelname, "logger": record.name, "process": record.process}
+        if job := _job_of(record):
+            line["job"] = job
+        line["message"] = _cut(record.getMessage())
+        if record.exc_info:
+            line["traceback"] = _cut(self.formatException(record.exc_info))
+        return json.dumps(line)
+
+
+def _job_of(record: logging.LogRecord) -> str:
+    before, named, _ = str(record.msg).partition("job %s")
+    place = len(_PLACES.findall(before))
+    if named and isinstance(record.args, tuple) and place < len(record.args):
+        return str(record.args[place])
+    return _work.job
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MAX_LETTERS else f"{text[:_MAX_LETTERS]}... ({len(text)} characters)"
+
+
+@dataclass
+class _Work:
+    """What this process does: the job it works on, and the format of its log."""
+
+    job: str = ""
+    log_format: str = "text"
+
+
+_work = _Work()
+
+
+@contextmanager
+def working_on(job: str) -> Iterator[None]:
+    """During the block this process's lines are about a job."""
+    _work.job = job
+    try:
+        yield
+    finally:
+        _work.job = ""
+
+
+def log_format() -> str:
+    """The format of this process's log, one of `LOG_FORMATS`."""
+    return _work.log_format
+
+
+def message_of(line: str) -> str:
+    """What a line of a log says, in either format."""
+    if line.startswith("{"):
+        with suppress(ValueError, TypeError, KeyError):
+            found = json.loads(line)
+            return "\n".join(filter(None, (str(found["message"]), str(found.get("traceback", "")))))
+    return line
 
 
 class LineLimit(logging.Filter):
@@ -97,7 +167,7 @@ def kept_log(folder: Path) -> Iterator[None]:
     handler = _KeptLog(
         folder / "service.log", maxBytes=_MAX_BYTES, backupCount=1, encoding="utf-8", errors="replace", delay=True
     )
-    handler.setFormatter(PlainFormatter(_FORM))
+    handler.setFormatter(_formatter(_FORM))
     handler.addFilter(LineLimit())
     root = logging.getLogger()
     root.addHandler(handler)
@@ -108,8 +178,13 @@ def kept_log(folder: Path) -> Iterator[None]:
         handler.close()
 
 
-def start_log(handler: logging.Handler, level: int, form: str = _FORM) -> None:
-    """Write this process's log to a handler."""
-    handler.setFormatter(PlainFormatter(form))
+def start_log(handler: logging.Handler, level: int, form: str = _FORM, log_format: str = "text") -> None:
+    """Write this process's log to a handler; that of the processes that it starts has the same format."""
+    _work.log_format = log_format
+    handler.setFormatter(_formatter(form))
     handler.addFilter(LineLimit())
     logging.basicConfig(level=level, handlers=[handler])
+
+
+def _formatter(form: str) -> logging.Formatter:
+    return JsonFormatter() if _work.log_format == "json" else PlainFormatter(form)

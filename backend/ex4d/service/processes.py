@@ -9,14 +9,15 @@ import signal
 import struct
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 import msgpack
 
-from ex4d.service.logs import start_log
+from ex4d.service.logs import LOG_FORMATS, log_format, start_log
 from ex4d.subprocesses import module_command, module_environment
 
 _LENGTH = struct.Struct("<I")
@@ -31,7 +32,10 @@ class ChildProcess(subprocess.Popen[bytes]):
         input: what it reads.
         output: what it writes.
         log_start: where its lines about its present work begin in its log.
+        started: how many of each module have been started.
     """
+
+    started: ClassVar[Counter[str]] = Counter()
 
     def __init__(self, module: str, options: dict[str, str], folder: Path, log: Path):
         """Run ``python -m module --name value ...``.
@@ -43,6 +47,8 @@ class ChildProcess(subprocess.Popen[bytes]):
             log: its standard error is appended to it; shortened first if it is too long.
         """
         words = [word for name, value in options.items() for word in (f"--{name}", value)]
+        words += ["--log-format", log_format()]
+        self.started[module] += 1
         shorten_log(log)
         with open(log, "ab") as errors:
             self.log_start = errors.tell()
@@ -122,10 +128,12 @@ def start_child(what: str, *options: str) -> tuple[argparse.Namespace, IO[bytes]
     parser = argparse.ArgumentParser(description=f"{what} of the EX-4D service, which starts it.")
     for option in options:
         parser.add_argument(f"--{option}", required=True)
+    parser.add_argument("--log-format", choices=LOG_FORMATS, default=LOG_FORMATS[0])
     # Ctrl+C is for the service alone, where its processes share a console.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Libraries print to standard output; only our own messages may go to the service.
     output = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
-    start_log(logging.StreamHandler(sys.stderr), logging.INFO)
-    return parser.parse_args(), output
+    parsed = parser.parse_args()
+    start_log(logging.StreamHandler(sys.stderr), logging.INFO, log_format=parsed.log_format)
+    return parsed, output

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 
+from ex4d.service.accounts import Accounts
 from ex4d.service.blob_store import BlobStore
 from ex4d.service.corrupt_database import corruption_reported
 from ex4d.service.job_store import JobStore
@@ -59,10 +60,10 @@ def used(settings: ServiceSettings) -> Used:
         return Used(0, 0, *limits)
     log = settings.database.with_name(f"{settings.database.name}-wal")
     jobs = sum(path.stat().st_size for path in (settings.database, log) if path.exists())
-    return Used(sum(blobs.total_bytes() for blobs in _stores(settings).values()), jobs, *limits)
+    return Used(sum(blobs.total_bytes() for blobs in stores_of(settings).values()), jobs, *limits)
 
 
-def _stores(settings: ServiceSettings) -> dict[str, BlobStore]:
+def stores_of(settings: ServiceSettings) -> dict[str, BlobStore]:
     """The blobs of each user."""
     return {user: BlobStore(user_folder(settings.data, user)) for user in user_names(settings.data)}
 
@@ -109,16 +110,15 @@ class Tidying:
                 limit *= _SHARE_LEFT
                 jobs += store.forget_while(lambda: store.used_bytes() > limit, _JOBS_PER_STEP)
             store.shrink()
-            stores, freed = _stores(settings), 0
+            stores, freed = stores_of(settings), 0
             if steady - self._began >= _TRUST_CLOCK_SECONDS:
                 freed += sum(blobs.drop_abandoned(clocks) for blobs in stores.values())
             sizes = {user: blobs.total_bytes() for user, blobs in stores.items()}
-            level = _level(sizes.values(), settings.cache_gb * 1e9)
-            if settings.many_users:
-                level = min(level, settings.user_gb * 1e9)
+            level, accounts = _level(sizes.values(), settings.cache_gb * 1e9), Accounts(settings)
             for user, blobs in stores.items():
-                if sizes[user] > level:
-                    freed += _drop(blobs, store, user, level, clocks)
+                most = min(level, accounts.bytes(user))
+                if sizes[user] > most:
+                    freed += _drop(blobs, store, user, most, clocks)
         return Pruned(jobs, freed)
 
     def tidy_user(self, user: str, most: float, aim: float) -> int:
@@ -177,7 +177,7 @@ def prune(settings: ServiceSettings, days: float) -> Pruned:
     with corruption_reported(settings.database), closing(JobStore(settings.database)) as store:
         jobs = store.forget(ended_before=before)
         store.shrink()
-        stores = _stores(settings)
+        stores = stores_of(settings)
         needed = {user: store.needed_blobs(finished_since=before, owner=user) for user in stores}
     unused = days * _DAY_SECONDS
     return Pruned(jobs, sum(blobs.drop_unneeded(0.0, needed[user], unused) for user, blobs in stores.items()))
@@ -193,7 +193,7 @@ def prunable(settings: ServiceSettings, days: float) -> Pruned:
         return Pruned(0, 0)
     before = _ended_before(days)
     with corruption_reported(settings.database), closing(JobStore(settings.database)) as store:
-        jobs, stores = store.forgettable(ended_before=before), _stores(settings)
+        jobs, stores = store.forgettable(ended_before=before), stores_of(settings)
         needed = {user: store.needed_blobs(finished_since=before, owner=user) for user in stores}
     unused = days * _DAY_SECONDS
     found = [size for user, blobs in stores.items() for size, _ in blobs.unneeded(needed[user], unused)]

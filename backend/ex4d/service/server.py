@@ -11,9 +11,12 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
 
 import zmq
 
+from ex4d.installation import install_command
+from ex4d.service.audit import Audit
 from ex4d.service.cluster_places import ClusterPlaces
 from ex4d.service.connections import ConnectionGuard, bind_router, raise_descriptor_limit
 from ex4d.service.corrupt_database import corruption_reported
@@ -27,13 +30,17 @@ from ex4d.service.live_views import LiveViewQueue
 from ex4d.service.logs import kept_log
 from ex4d.service.private_files import private_files, tighten_data
 from ex4d.service.pruning import Pruned, Tidying, used
-from ex4d.service.settings import ServiceError, ServiceSettings
+from ex4d.service.settings import ServiceError, ServiceSettings, host_and_port, is_loopback
+from ex4d.service.supervision import Supervision
 from ex4d.service.users import Users
 from ex4d.service.waiting_front import StoppedWaiting, WaitingFront
 from ex4d.service.weight_fetches import WeightFetches
 from ex4d.service.worker_processes import LocalPlaces
 from ex4d.service.workers import Workers
 from ex4d_core.local_token import new_token, remove_token, write_token
+
+if TYPE_CHECKING:
+    from ex4d.service.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -70,12 +77,19 @@ def run_service(settings: ServiceSettings) -> int:
         stop = stack.enter_context(_stopped_by_signals(inbox))
         # Before anything that a full disk may prevent, so that clients are told of it.
         socket, guard, user_of, address = stack.enter_context(_listening(settings, room))
+        supervision = Supervision()
+        supervision.ready(f"listening on {address}")
         waiting = WaitingFront(socket, address, stop)
+
+        def wait(reason: str) -> None:
+            supervision.tick()
+            waiting.wait(reason)
+
         try:
-            store, tidying = room.keep_trying(lambda: _open_jobs(settings), waiting.wait)
+            store, tidying = room.keep_trying(lambda: _open_jobs(settings), wait)
             stack.callback(store.close)
             users = Users(settings, inbox, tidying.tidy_user)
-            room.keep_trying(lambda: users.of(""), waiting.wait)
+            room.keep_trying(lambda: users.of(""), wait)
         except StoppedWaiting:
             return 0
         stack.callback(users.close)
@@ -91,12 +105,24 @@ def run_service(settings: ServiceSettings) -> int:
         weights = WeightFetches(settings.machine, logs, allowed, workers.weights_elsewhere)
         stack.callback(weights.stop)
         chores = _Chores(store, tidying, users, inbox)
-        front = Front(socket, store, users, views, workers, settings, inbox, weights, guard, chores.tidy_soon, user_of)
+        metrics = _metrics(settings, store, stack)
+        audit = Audit(logs, counted=metrics.counted) if metrics else Audit(logs)
+        stack.callback(audit.close)
+        audit.record("start", "", address=address)
+        stack.callback(audit.record, "stop", "")
+        front = Front(
+            *(socket, store, users, views, workers, settings, inbox, weights, guard),
+            tidy=chores.tidy_soon,
+            user_of=user_of,
+            audit=audit,
+            **({"observe": metrics.job_changed} if metrics else {}),
+        )
         stack.callback(workers.stop)
         log.info("listening on %s", address)
-        _loop(chores, front, workers, views, inbox, socket, stop)
+        _loop(chores, front, workers, views, inbox, supervision, socket, stop)
 
         log.info("stopping")
+        supervision.stopping()
         workers.stop()
         store.set_patience(_LAST_PATIENCE_SECONDS)
         try:
@@ -149,6 +175,7 @@ def _loop(
     workers: Workers,
     views: LiveViewQueue,
     inbox: Inbox,
+    supervision: Supervision,
     socket: zmq.Socket[bytes],
     stop: threading.Event,
 ) -> None:
@@ -168,8 +195,28 @@ def _loop(
             pause, reported = _RETRY_SECONDS, str(error)
             # This may have lost a worker's report; there may be work for it.
             workers.wake()
+        pause = min(pause, supervision.tick())
         poller.poll(0 if more else int(max(pause, 0.0) * 1000) + 1)
         more = front.serve()
+
+
+def _metrics(settings: ServiceSettings, store: JobStore, stack: ExitStack) -> Metrics | None:
+    """The metrics, which Prometheus can read from now on; None if nobody wants them."""
+    if settings.metrics is None:
+        return None
+    try:
+        from ex4d.service.metrics import Metrics
+    except ImportError as error:
+        text = f"--metrics: Python's package prometheus_client is missing ({error}); install it with"
+        raise ServiceError(f"{text}: {install_command('metrics')}") from error
+    metrics = Metrics(settings, store)
+    port, end = metrics.serve(settings.metrics)
+    stack.callback(end)
+    host, _ = host_and_port(settings.metrics)
+    log.info("metrics on http://%s:%d/metrics", host, port)
+    if not is_loopback(host):
+        log.warning("whoever reaches %s reads there who has how many jobs; keep it in your own network", host)
+    return metrics
 
 
 def _open_jobs(settings: ServiceSettings) -> tuple[JobStore, Tidying]:

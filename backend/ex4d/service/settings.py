@@ -33,6 +33,28 @@ def is_client_name(name: str) -> bool:
     return bool(_CLIENT_NAME.fullmatch(name)) and name != "server"
 
 
+def host_and_port(address: str) -> tuple[str, int]:
+    """The parts of ``HOST:PORT``; the host of a port alone is this machine.
+
+    Raises:
+        RequestError: it is no such address.
+    """
+    found = re.fullmatch(r"(?:(\[[0-9a-fA-F:.]+\]|[^\[\]:/\s]+):)?(\d{1,5})", address)
+    if not found or int(found[2]) > 65535:
+        raise RequestError(f"invalid metrics {address!r:.200}: expected HOST:PORT or a port, such as 127.0.0.1:9747")
+    return (found[1] or "127.0.0.1").strip("[]"), int(found[2])
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only programs on this machine can reach a host."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def default_data_folder() -> Path:
     """Where the service keeps everything by default."""
     return Path(platformdirs.user_data_dir("ex4d", appauthor=False)) / "service"
@@ -61,13 +83,16 @@ class ServiceSettings(Settings):
             may take as much.
         keep_days: finished jobs are forgotten after this time.
         shared: whether all holders of keys are one user, named "".
-        admins: users who also list and cancel the jobs of the others.
+        admins: users who also list, cancel and order the jobs of the others; `ex4d.service.accounts` may name more.
         user_jobs: queued and running jobs of each user.
+        user_running: jobs of each user that run at once; None for any number.
         user_gb: footage, results and uploads in progress of each user.
         user_requests: a second, of each user; any more wait.
         reserve_mb: disk space that uploads leave free, so that jobs and their records still have room.
         fetch_weights: whether clients may have weights downloaded; "auto" allows it where no keys are needed, to this
             user's own programs.
+        folders: file that lists folders which clients reach, too; see `ex4d.service.shared_folders`. None for none.
+        metrics: ``HOST:PORT`` on which Prometheus reads metrics, or a port of this machine; None for none.
         preload: the preset of the engine wan whose weights each worker loads before the first job asks for them.
         cluster: address of a Ray cluster whose nodes have the workers, "auto" for this machine's own; None: they are
             here, one for each device.
@@ -110,18 +135,31 @@ class ServiceSettings(Settings):
     admins: Annotated[
         tuple[Annotated[str, Length(64, 1)], ...],
         Option(
-            "a client who also lists and cancels the jobs of all others; repeatable", metavar="CLIENT", flag="--admin"
+            "a client who also lists, cancels and orders the jobs of all others; repeatable",
+            metavar="CLIENT",
+            flag="--admin",
         ),
     ] = ()
     user_jobs: Annotated[
         int, Range(1), Option("limit of queued and running jobs for each user, where clients have keys")
     ] = 200
+    user_running: Annotated[
+        int | None, Range(1), Option("limit of jobs of each user that run at once, where clients have keys")
+    ] = None
     user_gb: Annotated[
         float, Range(above=0), Option("limit of footage and results for each user, where clients have keys")
     ] = 25.0
     user_requests: Annotated[
         int, Range(1), Option("requests a second for each user, where clients have keys; any more wait")
     ] = 2000
+    folders: Annotated[
+        Folder | None,
+        Option("TOML file that lists folders which clients reach, too, so that their files need not be sent"),
+    ] = None
+    metrics: Annotated[
+        str | None,
+        Option("where Prometheus reads metrics over HTTP; a port alone is on 127.0.0.1", metavar="[HOST:]PORT"),
+    ] = None
     preload: Annotated[
         WanPreset | None, Option("load the weights of this preset of the engine wan when the service starts")
     ] = None
@@ -150,7 +188,7 @@ class ServiceSettings(Settings):
         match = _ADDRESS.fullmatch(self.address)
         if not match or int(match["port"]) > 65535:
             raise RequestError(f"invalid address {self.address!r}: expected tcp://HOST:PORT, such as {DEFAULT_ADDRESS}")
-        for name in ("data", "keys"):
+        for name in ("data", "keys", "folders"):
             if (path := getattr(self, name)) is not None:
                 object.__setattr__(self, name, path.expanduser().absolute())
         if not self.devices:
@@ -160,6 +198,8 @@ class ServiceSettings(Settings):
                 raise RequestError(f"invalid device {device!r}: expected cpu, cuda:N or cuda:N+M")
         if not re.fullmatch(r"[\w.]+:\w+", self.runner):
             raise RequestError(f"invalid runner {self.runner!r}: expected module:function")
+        if self.metrics is not None:
+            host_and_port(self.metrics)
         self._check_users()
         self._check_cluster()
 
@@ -187,13 +227,7 @@ class ServiceSettings(Settings):
     @property
     def loopback(self) -> bool:
         """Whether only programs on this machine can reach the address."""
-        host = self.address.removeprefix("tcp://").rpartition(":")[0].strip("[]")
-        if host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            return False
+        return is_loopback(self.address.removeprefix("tcp://").rpartition(":")[0].strip("[]"))
 
     @property
     def keys_folder(self) -> Path | None:

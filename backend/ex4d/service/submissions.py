@@ -9,6 +9,7 @@ from contextlib import closing
 from functools import partial
 from typing import Any
 
+from ex4d.service.audit import Audit
 from ex4d.service.inbox import Inbox
 from ex4d.service.job_store import JobStore
 from ex4d.service.refusals import Later, Refusal
@@ -43,6 +44,7 @@ class Submissions:
         inbox: Inbox,
         queued: Callable[[], None],
         refusal: Callable[[BaseException], Refusal],
+        audit: Audit,
     ):
         """Without any under way.
 
@@ -50,9 +52,10 @@ class Submissions:
             settings, store, users, inbox: of the service.
             queued: called after a job was queued.
             refusal: the reply for an exception.
+            audit: notes who submitted what.
         """
         self._settings, self._store, self._users, self._inbox = settings, store, users, inbox
-        self._job_queued, self._refusal = queued, refusal
+        self._job_queued, self._refusal, self._audit = queued, refusal, audit
         # Of a submission that a thread checks: what to do with its job or refusal.
         self._checking: dict[_Name, list[Callable[[Message], None]]] = {}
 
@@ -76,7 +79,7 @@ class Submissions:
         owner = self._users.of(user)
         owner.room.require(0)
         if _files_of(message.request) <= _MAX_FILES_AT_ONCE:
-            answer(self._accepted(self._queue(self._store, owner, user, message)))
+            answer(self._accepted(user, self._queue(self._store, owner, user, message)))
             return
         self._checking[name] = [answer]
         self._check(name, message, None)
@@ -93,9 +96,9 @@ class Submissions:
             raise Refusal("bad-request", f"{_MAX_UNFINISHED} jobs are queued or running; cancel some, or wait")
         if not self._settings.many_users:
             return
-        limit, checking = self._settings.user_jobs, sum(user == one for one, _ in self._checking)
+        limit, checking = self._users.accounts.jobs(user), sum(user == one for one, _ in self._checking)
         if self._store.unfinished(user) + checking >= limit:
-            text = f"{limit} of your jobs are queued or running, the limit of jobs for each user (--user-jobs)"
+            text = f"{limit} of your jobs are queued or running, your limit of jobs (--user-jobs, or ex4d keys set)"
             raise Refusal("bad-request", f"{text}; cancel some, or wait")
 
     def _queue(self, store: JobStore, owner: User, user: str, message: messages.Submit) -> str:
@@ -126,13 +129,15 @@ class Submissions:
         if isinstance(error, Later):
             error.begin(partial(self._check, name, message))
         else:
-            self._answer(name, self._refusal(error).message() if error else self._accepted(outcome.result()))
+            self._answer(name, self._refusal(error).message() if error else self._accepted(name[0], outcome.result()))
 
     def _answer(self, name: _Name, reply: Message) -> None:
         for answer in self._checking.pop(name):
             answer(reply)
 
-    def _accepted(self, job: str) -> Message:
+    def _accepted(self, user: str, job: str) -> Message:
+        if status := self._store.status(job):
+            self._audit.record("submit", user, job=job, engine=status.engine, label=status.label)
         self._job_queued()
         return messages.Submitted(job)
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
+from io import FileIO
 from pathlib import Path
 from typing import Protocol
 
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 
 Answer = Callable[[Message], None]
 
+# A copy of a file tells how far it is after so many bytes.
+_COPY_STEP = 64 << 20
 # Uploads whose running hash is kept; any others are hashed again at their end.
 _MAX_RUNNING = 256
 
@@ -157,6 +160,64 @@ class Uploads:
             lambda refusal: answer(refusal.message() if refusal else PutBlobReply(sha256, self.received(sha256)))
         )
 
+    def take(self, sha256: str, size: int, opened: Callable[[], FileIO], answer: Answer) -> bool:
+        """Copy a blob from a file that is here; ``answer`` gets a `PutBlobReply` now and then, and at its end.
+
+        Args:
+            sha256, size: of the blob.
+            opened: opens the file, in a thread; its Refusal becomes the answer.
+            answer: called once, while the copy is under way with what has been copied.
+
+        Returns:
+            Whether the copy begins with this.
+
+        Raises:
+            Refusal, Later: there is no room.
+        """
+        if self._blobs.size(sha256) is not None:
+            answer(PutBlobReply(sha256, -1))
+            return False
+        upload = self._upload(sha256)
+        begins = not upload.finishing
+        if begins:
+            self._require_room(size)
+            upload.finishing, upload.received, upload.digest = True, 0, None
+            copy = partial(self._copy, sha256, size, opened, upload)
+            self._inbox.run_in_thread(copy, partial(self._finished, sha256, upload))
+        upload.answers.append(
+            lambda refusal: answer(refusal.message() if refusal else PutBlobReply(sha256, self.received(sha256)))
+        )
+        return begins
+
+    def _copy(self, sha256: str, size: int, opened: Callable[[], FileIO], upload: _Upload) -> str:
+        """In a thread: copy and verify a file, and report the progress."""
+        path, digest, copied = self._partial(sha256), hashlib.sha256(), 0
+        with opened() as source, open(path, "wb") as target:
+            if (found := os.fstat(source.fileno()).st_size) != size:
+                raise Refusal("bad-blob", f"the file has {found} bytes here, not {size}; send it")
+            while not self._closing.is_set() and copied < size and (data := source.read(1 << 20)):
+                digest.update(data)
+                target.write(data)
+                copied += len(data)
+                if copied % _COPY_STEP < len(data):
+                    self._inbox.post(partial(self._copied, upload, copied))
+        if digest.hexdigest() == sha256:
+            self._blobs.move_in(path, sha256)
+            self._inbox.post(partial(self._count, copied))
+        return digest.hexdigest()
+
+    def _copied(self, upload: _Upload, count: int) -> None:
+        if not upload.finishing:
+            return
+        upload.received = count
+        waiting, upload.answers = upload.answers, []
+        for answer in waiting:
+            answer(None)
+
+    def _count(self, size: int) -> None:
+        if self._room:
+            self._room.add(size)
+
     def _upload(self, sha256: str) -> _Upload:
         upload = self._uploads.get(sha256)
         if upload is None:
@@ -175,17 +236,8 @@ class Uploads:
         return self._blobs.partial / self._blobs.path(sha256).name
 
     def _append(self, sha256: str, upload: _Upload, chunk: PutBlob) -> None:
-        folder, missing = self._blobs.partial, chunk.size - upload.received
-        if self._room:
-            self._room.require(missing)
-        free = shutil.disk_usage(folder).free
-        if free - missing < self._reserve:
-            raise Refusal(
-                "disk-full",
-                f"{folder} has {free / 1e9:.2f} GB free, the upload needs {missing / 1e9:.2f} GB more and "
-                f"{self._reserve / 1e9:.2f} GB stay free; free some space there, and the upload resumes",
-                {"folder": str(folder), "free": free},
-            )
+        folder = self._blobs.partial
+        self._require_room(chunk.size - upload.received)
         path = self._partial(sha256)
         try:
             with open(path, "ab", buffering=0) as file:
@@ -207,6 +259,19 @@ class Uploads:
         if upload.digest:
             upload.digest.update(chunk.payload)
 
+    def _require_room(self, missing: int) -> None:
+        folder = self._blobs.partial
+        if self._room:
+            self._room.require(missing)
+        free = shutil.disk_usage(folder).free
+        if free - missing < self._reserve:
+            raise Refusal(
+                "disk-full",
+                f"{folder} has {free / 1e9:.2f} GB free, the upload needs {missing / 1e9:.2f} GB more and "
+                f"{self._reserve / 1e9:.2f} GB stay free; free some space there, and the upload resumes",
+                {"folder": str(folder), "free": free},
+            )
+
     def _finish(self, sha256: str, upload: _Upload) -> None:
         upload.finishing = True
         verify = partial(self._verify, self._partial(sha256), sha256, upload.digest)
@@ -226,7 +291,10 @@ class Uploads:
     def _finished(self, sha256: str, upload: _Upload, outcome: Future[str]) -> None:
         refusal = None
         error = outcome.exception()
-        if error:
+        if isinstance(error, Refusal):  # of a file that is not what its client says
+            refusal = error
+            self._forget(sha256)
+        elif error:
             log.error("cannot keep the upload %s", sha256, exc_info=error)
             refusal = refusal_for(error, self._blobs.partial)
             _drop_last_chunk(self._partial(sha256))

@@ -13,12 +13,14 @@ from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 
+from ex4d.service.accounts import Accounts
 from ex4d.service.blob_store import BlobStore
 from ex4d.service.downloads import Downloads
 from ex4d.service.inbox import Inbox
 from ex4d.service.refusals import Later, Refusal
 from ex4d.service.request_checks import RequestChecks
 from ex4d.service.settings import ServiceSettings, is_client_name
+from ex4d.service.shared_folders import SharedFolders
 from ex4d.service.uploads import Uploads
 
 # After a tidying that did not make the room, there is none for so long.
@@ -42,9 +44,15 @@ def user_names(data: Path) -> list[str]:
 class User:
     """One user's blobs, uploads, downloads, and checks of requests against them; for the service's loop only."""
 
-    def __init__(self, name: str, settings: ServiceSettings, inbox: Inbox, tidy: Callable[[str, float, float], int]):
-        """Use the user's folders, and create them if need be; see `Users`."""
-        limit = settings.user_gb * 1e9 if settings.many_users else float("inf")
+    def __init__(
+        self,
+        name: str,
+        settings: ServiceSettings,
+        inbox: Inbox,
+        tidy: Callable[[str, float, float], int],
+        limit: Callable[[], float],
+    ):
+        """Use the user's folders, and create them if need be; see `Users` and `UserRoom`."""
         self.room = UserRoom(limit, partial(tidy, name), inbox)
         self.blobs = BlobStore(user_folder(settings.data, name))
         self.uploads = Uploads(self.blobs, inbox, settings.reserve_mb * 1e6, self.room)
@@ -53,7 +61,12 @@ class User:
 
 
 class Users:
-    """The users of a service, each made when they first need it; to be used on the service's loop only."""
+    """The users of a service, each made when they first need it; to be used on the service's loop only.
+
+    Attributes:
+        accounts: their roles and limits.
+        folders: what they need not send.
+    """
 
     def __init__(self, settings: ServiceSettings, inbox: Inbox, tidy: Callable[[str, float, float], int]):
         """Without any yet.
@@ -62,7 +75,12 @@ class Users:
             settings: of the service.
             inbox: of its loop.
             tidy: what `UserRoom` calls, with the name of the user before.
+
+        Raises:
+            ServiceError: the accounts, or the list of shared folders, cannot be read.
         """
+        self.accounts = Accounts(settings)
+        self.folders = SharedFolders.read(settings.folders)
         self._settings, self._inbox, self._tidy = settings, inbox, tidy
         self._users: dict[str, User] = {}
 
@@ -73,7 +91,8 @@ class Users:
             OSError: their folders cannot be made.
         """
         if name not in self._users:
-            self._users[name] = User(name, self._settings, self._inbox, self._tidy)
+            limit = partial(self.accounts.bytes, name)
+            self._users[name] = User(name, self._settings, self._inbox, self._tidy, limit)
         return self._users[name]
 
     def stored(self, name: str, size: int) -> None:
@@ -97,7 +116,7 @@ class UserRoom:
 
     def __init__(
         self,
-        limit: float,
+        limit: Callable[[], float],
         tidy: Callable[[float, float], int],
         inbox: Inbox,
         clock: Callable[[], float] = time.monotonic,
@@ -105,7 +124,7 @@ class UserRoom:
         """Without a count, which the first request makes.
 
         Args:
-            limit: in bytes; infinite for none.
+            limit: returns the bytes that the user may have now; infinite for no limit.
             tidy: returns the bytes that the user has. If they are over the first number, it deletes what is unneeded
                 before, down to the second one. Called in a thread.
             inbox: of the loop.
@@ -134,23 +153,25 @@ class UserRoom:
             Later: that is known when their store has been tidied.
             Refusal: they may not.
         """
-        if self._limit == float("inf") or (self._used is not None and self._used + size <= self._limit):
+        limit = self._limit()
+        if limit == float("inf") or (self._used is not None and self._used + size <= limit):
             return
         if self._waiting or self._used is None or self._clock() >= self._full_until:
             raise Later(partial(self._make_room, size))
         raise Refusal(
             "disk-full",
             f"your footage and results take {self._used / 1e9:.2f} GB, this needs {size / 1e9:.2f} GB more, and the "
-            f"limit is {self._limit / 1e9:g} GB for each user (--user-gb of the backend). What jobs need, and what was "
-            "used within the hour, is not deleted: cancel some jobs, wait, or raise the limit",
+            f"limit is {limit / 1e9:g} GB for each user (--user-gb of the backend, or ex4d keys set there). What jobs "
+            "need, and what was used within the hour, is not deleted: cancel some jobs, wait, or raise the limit",
         )
 
     def _make_room(self, size: int, call: Callable[[BaseException | None], None]) -> None:
         self._waiting.append(call)
         if len(self._waiting) == 1:
             self._added = 0
-            most = self._limit - size
-            aim = max(most - _SPARE_SHARE * self._limit, 0.0)
+            limit = self._limit()
+            most = limit - size
+            aim = max(most - _SPARE_SHARE * limit, 0.0)
             self._inbox.run_in_thread(partial(self._tidy, most, aim), partial(self._made, most), "requests")
 
     def _made(self, most: float, outcome: Future[int]) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from ex4d.service.logs import message_of
 from ex4d.service.processes import ChildProcess, shorten_log
 from ex4d.service.settings import ServiceSettings
 
@@ -202,6 +203,7 @@ def last_lines(path: Path, start: int) -> list[str]:
     try:
         with open(path, "rb") as file:
             file.seek(max(path.stat().st_size - 4096, start))
-            return file.read().decode(errors="replace").strip().splitlines()[-_LOG_LINES:]
+            lines = file.read().decode(errors="replace").strip().splitlines()[-_LOG_LINES:]
+            return [message_of(line) for line in lines]
     except FileNotFoundError:
         return []
