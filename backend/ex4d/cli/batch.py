@@ -51,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="make only this shot: its name, or its number in the file from 1; repeatable. Processes on several "
         "machines may make shots of one file so",
     )
+    parser.add_argument("--list", action="store_true", help="print the names of the shots, and make nothing")
     parser.add_argument("--scenes", action="store_true", help="make only the scenes of the shots")
     add_dry_run_argument(parser)
 
@@ -66,6 +67,11 @@ def run(options: argparse.Namespace, report: Report) -> int:
     if folder.exists() and not folder.is_dir():
         raise BatchError(f"{folder} is a file; give a folder with --out")
     shots = _chosen(read_batch(options.shots, folder), options)
+    if options.list:
+        for shot in shots:
+            report.say(shot.name)
+        report.add("shots", [shot.name for shot in shots], "")
+        return 0
     if not shots:
         report.add("shots", [], f"{options.shots}: every shot is of a scene that is there")
         return 0
