@@ -13,10 +13,11 @@ import sys
 from fractions import Fraction
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pytest
 
-from ex4d.cli import batch_run
+from ex4d.cli import batch_locks, batch_run
 from ex4d.cli.batch_file import BatchError, read_batch
 from ex4d.cli.batch_worker import device_words
 from ex4d.cli.main import main
@@ -180,14 +181,68 @@ def test_an_interrupted_batch_keeps_what_is_finished(clips):
     assert after["s1"] == "skipped" and set(after.values()) <= {"done", "skipped"}
 
 
-def test_two_batches_do_not_work_in_one_folder(clips, capsys):
-    import filelock
-
+def test_two_batches_do_not_work_in_one_folder(clips, capsys, monkeypatch):
+    monkeypatch.setattr(batch_locks, "LOOKING_SECONDS", 0)
     path = write(clips, shot("one"))
     (clips / "shots").mkdir()
     with filelock.FileLock(clips / "shots" / ".ex4d-batch.lock"):
         assert main(["batch", str(path)]) == 1
     assert "another 'ex4d batch'" in capsys.readouterr().err
+
+
+def test_processes_make_single_shots_of_one_scene_side_by_side(clips):
+    """As tasks of a farm do: both want the scene, which one of them makes."""
+    path, out = write(clips, shot("one") + shot("two", more="amount = 5") + shot("three", more="amount = 7")), clips
+    command = [sys.executable, "-m", "ex4d", "batch", str(path), "--json", "--device", "cpu", "--only"]
+    how: dict = {"env": module_environment(), "stdout": subprocess.PIPE, "text": True}
+    tasks = [subprocess.Popen([*command, name], **how) for name in ("one", "2")]
+    reports = [json.loads(task.communicate()[0])["result"]["shots"] for task in tasks]
+    assert [[row["name"] for row in rows] for rows in reports] == [["one"], ["two"]]
+    assert [row["state"] for rows in reports for row in rows] == ["done", "done"]
+    assert sorted(rows[0]["scene_state"] for rows in reports) == ["done", "skipped"], "the scene was made once"
+    assert not (out / "shots" / "report.json").exists() and not (out / "shots" / "three").exists()
+    assert main(["batch", str(path)]) == 0
+    assert states(out / "shots") == {"one": "skipped", "two": "skipped", "three": "done"}
+
+
+def test_scenes_alone_are_made_before_their_shots(clips, capsys):
+    path = write(clips, shot("one") + shot("two", more="amount = 5"))
+    assert main(["batch", str(path), "--scenes", "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["result"]["disk"] > 0
+    assert main(["batch", str(path), "--scenes", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["result"]["shots"]
+    assert row["state"] == "done" and row["verb"] == "reconstruct"
+    assert sorted(one.name for one in (clips / "shots").iterdir() if one.is_dir()) == [".ex4d-batch", "scenes"]
+    assert main(["batch", str(path), "--only", "two", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["result"]["shots"]
+    assert (row["state"], row["scene_state"]) == ("done", "skipped")
+
+
+def test_a_single_shot_gives_way_to_whoever_makes_it(clips, capsys, monkeypatch):
+    monkeypatch.setattr(batch_locks, "LOOKING_SECONDS", 0)
+    path, folder = write(clips, shot("one") + shot("two", more="amount = 5")), clips / "shots"
+    (folder / ".ex4d-batch").mkdir(parents=True)
+    of_one = folder / ".ex4d-batch" / f"{batch_locks.state_name(folder / 'one')}.lock"
+    with filelock.FileLock(of_one):
+        assert main(["batch", str(path), "--only", "one"]) == 1
+        assert "another 'ex4d batch' makes the shot one" in capsys.readouterr().err
+        assert main(["batch", str(path)]) == 1
+        assert "another 'ex4d batch --only'" in capsys.readouterr().err
+    with filelock.FileLock(folder / ".ex4d-batch.lock"):
+        assert main(["batch", str(path), "--only", "one"]) == 1
+    assert "leave --only out" in capsys.readouterr().err
+    assert main(["batch", str(path), "--only", "three"]) == 1
+    assert "has no shot three; it has 2: one, two" in capsys.readouterr().err
+
+
+def test_what_an_earlier_version_has_finished_is_skipped(clips):
+    path = write(clips, shot("one"))
+    assert main(["batch", str(path)]) == 0
+    kept = [json.loads(one.read_text()) for one in (clips / "shots" / ".ex4d-batch").glob("*.json")]
+    shutil.rmtree(clips / "shots" / ".ex4d-batch")
+    (clips / "shots" / ".ex4d-batch.json").write_text(json.dumps({entry.pop("out"): entry for entry in kept}))
+    assert main(["batch", str(path)]) == 0
+    assert states(clips / "shots") == {"one": "skipped"}
 
 
 def test_workers_share_the_shots_of_one_scene(clips, processes):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -11,10 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import warp as wp
+
+from ex4d.warp_start import start_warp
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "docs/deploy"
-SCRIPTS = [*sorted(DEPLOY.glob("*.sh")), DEPLOY / "ex4d-takes.sbatch"]
+SCRIPTS = [*sorted(DEPLOY.glob("*.sh")), DEPLOY / "ex4d-shots.sbatch"]
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="containers, systemd and Slurm run on Linux")
 
@@ -126,7 +130,8 @@ def test_the_locks_versions_become_constraints():
 
 @pytest.fixture
 def command(tmp_path) -> dict[str, str]:
-    """The environment of a machine where `ex4d` is on the PATH."""
+    """The environment of a machine where `ex4d` is on the PATH; its kernels are those that were compiled before."""
+    start_warp()
     folder = tmp_path / "bin"
     folder.mkdir()
     (folder / "ex4d").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m ex4d "$@"\n')
@@ -136,6 +141,7 @@ def command(tmp_path) -> dict[str, str]:
         "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": os.pathsep.join([str(ROOT / "backend"), str(ROOT)]),
         "HOME": str(tmp_path / "home"),
+        "WARP_CACHE_PATH": str(wp.config.kernel_cache_dir),
     }
 
 
@@ -165,36 +171,110 @@ def test_the_container_starts_creates_its_keys_and_reports_its_health(command, t
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory) -> Path:
+def farm_folder(tmp_path_factory) -> Path:
+    """A folder with a shots.toml of three shots; two are of the same footage, and one is of a scene that is there."""
     from ex4d.cli.main import main
 
-    sample, folder = ROOT / "tests/data/sample", tmp_path_factory.mktemp("scenes") / "a scene"
+    sample, folder = ROOT / "tests/data/sample", tmp_path_factory.mktemp("a farm")
     clip = [str(sample / "footage.mp4"), "--depth", str(sample / "depth.npz"), "--frames", "1"]
-    assert main(["reconstruct", *clip, "-o", str(folder)]) == 0
+    assert main(["reconstruct", *clip, "-o", str(folder / "scene")]) == 0
+    of_footage = f'footage = "{sample / "footage.mp4"}"\ndepth = "{sample / "depth.npz"}"\nreconstruct.frames = 1\n'
+    shots = {"left": of_footage + "preset = -5\n", "a right": of_footage, "last": 'scene = "scene"\n'}
+    text = "".join(f'[[shot]]\nname = "{name}"\n{fields}' for name, fields in shots.items())
+    (folder / "shots.toml").write_text('[defaults]\nsize = "32x32"\n' + text, encoding="utf-8")
     return folder
 
 
-def test_a_task_of_the_array_makes_its_own_line_once(command, scene, tmp_path):
-    takes = tmp_path / "takes.txt"
-    takes.write_text(
-        f'nowhere -o "{tmp_path}/first"\n'
-        f'"{scene}" --frames 1 --size 32x32 --engine preview --label "; touch $HOME `x`" -o "{tmp_path}/second take"\n'
-    )
-    variables = {**command, "SLURM_ARRAY_TASK_ID": "2", "TMPDIR": str(tmp_path)}
-    task = ("bash", DEPLOY / "ex4d-takes.sbatch", takes)
-    done = run(*task, env=variables)
+def made_takes(folder: Path) -> dict[str, int]:
+    """The times of the takes in a folder, by the names of their shots."""
+    return {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("*/take.mp4")}
+
+
+def test_tasks_of_slurms_array_make_scenes_and_then_a_shot_each(command, farm_folder, tmp_path):
+    task = ("bash", DEPLOY / "ex4d-shots.sbatch", farm_folder / "shots.toml", "-o", tmp_path / "takes", "--json")
+    variables = {**command, "TMPDIR": str(tmp_path)}
+    listed = run("ex4d", "batch", farm_folder / "shots.toml", "--list", env=variables)
+    assert listed.stdout.splitlines() == ["left", "a right", "last"]
+    for number in ("0", "2"):
+        done = run(*task, env={**variables, "SLURM_ARRAY_TASK_ID": number})
+        assert done.returncode == 0, done.stderr
+        assert list(made_takes(tmp_path / "takes")) == ([] if number == "0" else ["a right"])
+    (row,) = json.loads(done.stdout)["result"]["shots"]
+    assert (row["state"], row["scene_state"]) == ("done", "skipped"), "task 0 has made the scene"
+    before = made_takes(tmp_path / "takes")
+    assert run(*task, env={**variables, "SLURM_ARRAY_TASK_ID": "2"}).returncode == 0
+    assert made_takes(tmp_path / "takes") == before, "a task that runs again leaves what is finished"
+    unknown = run(*task, env={**variables, "SLURM_ARRAY_TASK_ID": "7"})
+    assert unknown.returncode == 1 and "has no shot 7; it has 3" in unknown.stdout
+    assert "as a job array" in run(*task, env=variables).stderr
+
+
+# What Flamenco gives to a job type's script, as its manual describes it; the job's tasks are printed.
+_FLAMENCO = """
+const author = {
+    Task: (name, type) => ({ name, type, commands: [], dependencies: [],
+        addCommand(command) { this.commands.push(command); }, addDependency(task) { this.dependencies.push(task.name); } }),
+    Command: (name, parameters) => ({ name, parameters }),
+};
+const fs = require("fs");
+const [script, values] = process.argv.slice(2);
+const { JOB_TYPE, compileJob } = new Function("author", "print",
+    fs.readFileSync(script, "utf8") + "; return { JOB_TYPE, compileJob };")(author, () => {});
+const settings = {};
+for (const setting of JOB_TYPE.settings) settings[setting.key] = setting.default ?? "";
+const tasks = [];
+compileJob({ settings: Object.assign(settings, JSON.parse(values)), addTask(task) { tasks.push(task); } });
+console.log(JSON.stringify({ type: JOB_TYPE, tasks }));
+"""
+
+
+def flamenco_tasks(tmp_path: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+    (tmp_path / "flamenco.js").write_text(_FLAMENCO)
+    return run(linter("node"), tmp_path / "flamenco.js", DEPLOY / "ex4d_shots.js", json.dumps(settings))
+
+
+def test_flamencos_tasks_make_scenes_and_then_a_shot_each(farm_folder, tmp_path, capsys):
+    from ex4d.cli.main import main
+
+    shots = {"shots_file": str(farm_folder / "shots.toml"), "shots": " a right, 3 ,", "ex4d": "ex4d"}
+    done = flamenco_tasks(tmp_path, **shots, output_folder=str(tmp_path / "takes"))
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "second take" / "take.mp4").is_file() and not (tmp_path / "first").exists()
-    assert "; touch $HOME `x`" in (tmp_path / "second take" / "request.json").read_text()
-    made = (tmp_path / "second take" / "take.mp4").stat().st_mtime_ns
-    again = run(*task, env=variables)
-    assert again.returncode == 0 and "is finished" in again.stdout
-    assert (tmp_path / "second take" / "take.mp4").stat().st_mtime_ns == made
+    scenes, *rest = json.loads(done.stdout)["tasks"]
+    assert [task["name"] for task in (scenes, *rest)] == ["scenes", "a right", "3"]
+    assert {task["type"] for task in (scenes, *rest)} == {"ex4d"}
+    assert not scenes["dependencies"] and all(task["dependencies"] == ["scenes"] for task in rest)
+    listed = []
+    for task in (scenes, *rest):
+        (one,) = task["commands"]
+        assert (one["name"], one["parameters"]["exe"]) == ("exec", "ex4d")
+        assert f"--out={tmp_path / 'takes'}" in one["parameters"]["args"]
+        assert main([*one["parameters"]["args"], "--list"]) == 0
+        listed.append(capsys.readouterr().out.splitlines())
+    assert listed == [["a right"], ["a right"], ["last"]], "the scene of the first, and a shot each"
 
 
-def test_a_task_without_a_line_fails(command, tmp_path):
-    (tmp_path / "takes.txt").write_text("one -o x\n")
-    task = ("bash", DEPLOY / "ex4d-takes.sbatch", tmp_path / "takes.txt")
-    done = run(*task, env={**command, "SLURM_ARRAY_TASK_ID": "7"})
-    assert done.returncode == 1 and "no line 7" in done.stderr
-    assert run(*task, env={key: value for key, value in command.items() if key != "SLURM_ARRAY_TASK_ID"}).returncode
+def test_flamencos_settings_are_those_that_its_schema_knows(tmp_path):
+    done = flamenco_tasks(tmp_path, shots_file="shots.toml", shots="one")
+    job_type = json.loads(done.stdout)["type"]
+    assert set(job_type) == {"label", "description", "settings"}
+    known = {"key", "type", "subtype", "required", "visible", "eval", "evalInfo", "default", "description"}
+    for setting in job_type["settings"]:
+        assert set(setting) <= known and setting["type"] == "string"
+        assert setting["visible"] in ("visible", "hidden", "submission", "web")
+        assert setting.get("subtype", "file_path") in ("file_path", "dir_path", "hashed_file_path")
+    assert json.loads(done.stdout)["tasks"][0]["commands"][0]["parameters"]["exe"] == "{ex4d}"
+    refused = flamenco_tasks(tmp_path, shots_file="shots.toml", shots=" , ")
+    assert refused.returncode and "name at least one shot" in refused.stderr
+
+
+def test_the_openjd_template_is_valid_and_its_steps_make_the_shots(command, farm_folder, tmp_path):
+    template = DEPLOY / "ex4d_shots.openjd.yaml"
+    checked = run(linter("openjd"), "check", template)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    values = {"ShotsFile": farm_folder / "shots.toml", "OutputFolder": tmp_path / "takes", "Shots": "3"}
+    parameters = [word for name, value in values.items() for word in ("-p", f"{name}={value}")]
+    (tmp_path / "takes").mkdir()
+    done = run(linter("openjd"), "run", template, "--step", "Shots", "--run-dependencies", *parameters, env=command)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sorted(made_takes(tmp_path / "takes")) == ["last"]
+    assert len(list((tmp_path / "takes" / "scenes").iterdir())) == 1, "the step before has made the other shots' scene"

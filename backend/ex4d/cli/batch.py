@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,19 +44,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="auto, cpu, cuda:N, or cuda:N+M for the engine wan; repeat it for a process each; default: a process for "
         "every GPU, else one on the processor",
     )
+    parser.add_argument(
+        "--only",
+        action="append",
+        metavar="SHOT",
+        help="make only this shot: its name, or its number in the file from 1; repeatable. Processes on several "
+        "machines may make shots of one file so",
+    )
+    parser.add_argument("--list", action="store_true", help="print the names of the shots, and make nothing")
+    parser.add_argument("--scenes", action="store_true", help="make only the scenes of the shots")
     add_dry_run_argument(parser)
 
 
 def run(options: argparse.Namespace, report: Report) -> int:
     from ex4d.cli.batch_estimate import estimate_shots
-    from ex4d.cli.batch_file import REPORT, BatchError, read_batch
+    from ex4d.cli.batch_file import LOG, REPORT, STATE, BatchError, read_batch
+    from ex4d.cli.batch_locks import single_shots, whole_batch
     from ex4d.cli.batch_run import BatchState, run_shots
     from ex4d.pipeline.estimate import require_room
 
     folder = (options.out or options.shots.with_suffix("")).absolute()
     if folder.exists() and not folder.is_dir():
         raise BatchError(f"{folder} is a file; give a folder with --out")
-    shots = read_batch(options.shots, folder)
+    shots = _chosen(read_batch(options.shots, folder), options)
+    if options.list:
+        for shot in shots:
+            report.say(shot.name)
+        report.add("shots", [shot.name for shot in shots], "")
+        return 0
+    if not shots:
+        report.add("shots", [], f"{options.shots}: every shot is of a scene that is there")
+        return 0
     devices = options.device or ["auto"]
     state = BatchState(folder)
     state.require_ours(shots)
@@ -70,12 +88,21 @@ def run(options: argparse.Namespace, report: Report) -> int:
     require_room(folder, estimate.disk_bytes, f"the rest of {len(shots)} shots")
     folder.mkdir(parents=True, exist_ok=True)
     outcomes: dict[Path, Outcome] = {}
-    with _only_one(folder), _progress(report) as progress:
+    is_whole = not (options.only or options.scenes)
+    with ExitStack() as stack:
+        if is_whole:
+            stack.enter_context(whole_batch(folder))
+            how: dict[str, Any] = {"log": LOG}
+        else:
+            let_go = stack.enter_context(single_shots(shots, folder, state.is_finished, report.note))
+            how = {"log": f"{STATE}/{shots[0].name}.log", "ended": let_go}
+        how["progress"] = stack.enter_context(_progress(report))
         try:
-            run_shots(shots, folder, devices, outcomes=outcomes, progress=progress)
+            run_shots(shots, folder, devices, outcomes=outcomes, **how)
         finally:
             rows = _rows(shots, outcomes)
-            _write_report(folder / REPORT, options.shots, rows)
+            if is_whole:
+                _write_report(folder / REPORT, options.shots, rows)
     notes: dict[str, list[str]] = {}
     for row in rows:
         for note in row["notes"]:
@@ -87,24 +114,27 @@ def run(options: argparse.Namespace, report: Report) -> int:
     for row in failed:
         report.say(f"! {row['name']}: {row['error']}")
     report.add("shots", rows, "")
-    report.add("report", folder / REPORT)
+    if is_whole:
+        report.add("report", folder / REPORT)
     return 1 if failed else 0
 
 
-@contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Raises BatchError where another batch works in the folder."""
-    import filelock
+def _chosen(shots: list[Shot], options: argparse.Namespace) -> list[Shot]:
+    """The shots that are asked for; with --scenes their scenes, each as a shot of its first one's name."""
+    from ex4d.cli.batch_file import BatchError, Shot
 
-    from ex4d.cli.batch_file import BatchError
-
-    lock = filelock.FileLock(folder / ".ex4d-batch.lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        raise BatchError(f"another 'ex4d batch' works in {folder}; wait for it, or choose another --out") from error
-    with lock:
-        yield
+    if options.only:
+        by_name = {str(number): shot for number, shot in enumerate(shots, 1)} | {shot.name: shot for shot in shots}
+        if unknown := [name for name in options.only if name not in by_name]:
+            raise BatchError(
+                f"--only: {options.shots} has no shot {', '.join(unknown)}; it has {len(shots)}: "
+                f"{', '.join(shot.name for shot in shots[:10])}{'...' if shots[10:] else ''}"
+            )
+        shots = list(dict.fromkeys(by_name[name] for name in options.only))
+    if options.scenes:
+        scenes = {shot.scene.out: Shot(shot.name, None, shot.scene) for shot in reversed(shots) if shot.scene}
+        shots = list(reversed(scenes.values()))
+    return shots
 
 
 def _rows(shots: Sequence[Shot], outcomes: dict[Path, Outcome]) -> list[dict[str, Any]]:

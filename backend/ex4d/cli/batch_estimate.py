@@ -41,7 +41,7 @@ def estimate_shots(
             if shot.scene is not None and shot.scene.out not in scenes and not state.finished(shot.scene):
                 parts.append(_scene(shot.scene.options, device, disk_only))
                 scenes.add(shot.scene.out)
-            parts.append(_view(shot, device))
+            parts.append(_view(shot, device, disk_only))
         except (Ex4dError, OSError) as error:  # it will fail with this reason, the others will not
             unreadable[shot.name] = str(error)
     return total(parts), unreadable
@@ -54,7 +54,9 @@ def _scene(options: argparse.Namespace, device: str, disk_only: bool) -> Estimat
     return estimate_scene(footage, settings.convention, estimator=estimator, device=device, mesh=options.mesh)
 
 
-def _view(shot: Shot, device: str) -> Estimate:
+def _view(shot: Shot, device: str, disk_only: bool) -> Estimate:
+    if shot.view.verb == "reconstruct":
+        return _scene(shot.view.options, device, disk_only)
     options, footage = shot.view.options, _footage(shot)
     width, height = options.size or (footage.width, footage.height)
     frames = options.frames or len(options.source_frames or ()) or footage.frames - options.first_frame

@@ -40,7 +40,9 @@ _OF_THE_SHOT = ("name", "verb", "footage", "scene", "out")
 _OF_THE_BATCH = ("device", "dry-run", "resume", "json", "quiet", "verbose", "help")
 _WORDS_OF_YES, _WORDS_OF_NO = ("true", "yes", "1"), ("false", "no", "0")
 # Names in the batch's folder that no shot can have.
-SCENES, REPORT, STATE, LOG = "scenes", "report.json", ".ex4d-batch.json", "batch.log"
+SCENES, REPORT, LOG = "scenes", "report.json", "batch.log"
+# Folder of what is kept about each command, and the file of it that earlier versions wrote.
+STATE, OLD_STATE = ".ex4d-batch", ".ex4d-batch.json"
 
 
 class BatchError(Ex4dError):

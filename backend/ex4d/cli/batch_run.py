@@ -1,7 +1,7 @@
 """Runs the commands of a batch: a worker process for each device, scenes before their shots, finished work skipped.
 
-What is finished is kept in a file beside the outputs, written after every command, so that a batch that was ended in
-any way continues where it was.
+What is finished is kept in a file for each command, written after it, so that a batch that was ended in any way
+continues where it was, and several machines may work on one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ex4d.cli.batch_file import LOG, STATE, BatchError, Shot, Work
+from ex4d.cli.batch_file import LOG, OLD_STATE, STATE, BatchError, Shot, Work
+from ex4d.cli.batch_locks import state_name
 from ex4d.cli.main import verb_parser
 from ex4d.progress import Progress, ignore_progress
 from ex4d.service.processes import ChildProcess, read_messages, write_message
@@ -50,23 +51,26 @@ class Outcome:
 
 
 class BatchState:
-    """Which commands of a batch were started and finished, in a file of its folder."""
+    """Which commands of a batch were started and finished, by any process: a file for each, in the batch's folder."""
 
     def __init__(self, folder: Path) -> None:
-        """Read what an earlier run of the batch has left."""
-        self._path = folder / STATE
-        self._entries: dict[str, dict[str, Any]] = {}
+        self._folder = folder / STATE
+        self._old: dict[str, dict[str, Any]] = {}
         with suppress(OSError, ValueError, RecursionError):  # a damaged file: everything is made again
-            self._entries = json.loads(self._path.read_text(encoding="utf-8"))
+            self._old = json.loads((folder / OLD_STATE).read_text(encoding="utf-8"))
 
     def finished(self, work: Work) -> Outcome | None:
         """The outcome of a command that was done before, unless its inputs have changed or its outputs are gone."""
-        entry = self._entries.get(str(work.out), {})
+        entry = self._entry(work) or {}
         if entry.get("key") != work.key or not entry.get("done"):
             return None
         if not work.out.exists() or not all(map(os.path.exists, entry["files"])):
             return None
         return Outcome("skipped", seconds=entry["seconds"], notes=entry["notes"], result=entry["result"])
+
+    def is_finished(self, work: Work) -> bool:
+        """Whether `finished` has an outcome."""
+        return self.finished(work) is not None
 
     def require_ours(self, shots: Sequence[Shot]) -> None:
         """Check that nothing is replaced that this batch has not begun itself.
@@ -78,7 +82,7 @@ class BatchState:
         strange = [
             f"{work.out}"
             for work in works
-            if str(work.out) not in self._entries
+            if self._entry(work) is None
             and "--overwrite" not in work.words
             and (work.out.is_file() or (work.out.is_dir() and any(work.out.iterdir())))
         ]
@@ -92,7 +96,7 @@ class BatchState:
     def further_words(self, work: Work) -> list[str]:
         """Options with which a verb continues with its own unfinished output, or replaces it."""
         known = verb_parser(work.verb)._option_string_actions
-        entry = self._entries.get(str(work.out))
+        entry = self._entry(work)
         if entry is None or "--overwrite" in work.words:
             return []
         resumes = entry["key"] == work.key and not entry.get("done") and "--resume" in known
@@ -100,19 +104,29 @@ class BatchState:
 
     def note_started(self, work: Work) -> None:
         """Before a command: what is in its folder from now on is ours."""
-        self._entries[str(work.out)] = {"key": work.key}
-        self._write()
+        self._write(work, {"key": work.key})
 
     def note_done(self, work: Work, outcome: Outcome) -> None:
         """After a command."""
         texts = [value for value in outcome.result.values() if isinstance(value, str)]
         files = [text for text in texts if Path(text).is_absolute() and os.path.exists(text)]
         kept = {"seconds": outcome.seconds, "notes": outcome.notes, "result": dict(outcome.result)}
-        self._entries[str(work.out)] = {"key": work.key, "done": True, "files": files, **kept}
-        self._write()
+        self._write(work, {"key": work.key, "done": True, "files": files, **kept})
 
-    def _write(self) -> None:
-        write_json(self._path, self._entries)
+    def _entry(self, work: Work) -> dict[str, Any] | None:
+        path = self._path(work)
+        with suppress(OSError, ValueError, RecursionError):
+            entry = json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(entry, dict) and entry.get("out") == str(work.out):
+                return entry
+        return None if path.exists() else self._old.get(str(work.out))
+
+    def _path(self, work: Work) -> Path:
+        return self._folder / f"{state_name(work.out)}.json"
+
+    def _write(self, work: Work, entry: dict[str, Any]) -> None:
+        self._folder.mkdir(exist_ok=True)
+        write_json(self._path(work), {"out": str(work.out), **entry})
 
 
 def write_json(path: Path, document: Any) -> None:
@@ -131,7 +145,8 @@ def run_shots(
     devices: Sequence[str],
     *,
     outcomes: dict[Path, Outcome],
-    changed: Callable[[], None] = lambda: None,
+    ended: Callable[[Work], None] = lambda work: None,
+    log: str = LOG,
     progress: Progress = ignore_progress,
 ) -> None:
     """Make all shots that are not made yet; one that fails stops only the shots of the scene that it is.
@@ -140,7 +155,8 @@ def run_shots(
         folder: of the batch; exists.
         devices: one for each worker, or "auto" for every GPU, else the processor.
         outcomes: filled in, by the commands' outputs.
-        changed: called whenever that has changed.
+        ended: called after each command.
+        log: file in the folder for what worker processes print.
         progress: called with shot, device and stage, and with the number of shots that are over.
     """
     state = BatchState(folder)
@@ -148,11 +164,10 @@ def run_shots(
         outcomes[shot.view.out] = state.finished(shot.view) or Outcome()
         if shot.scene is not None and shot.scene.out not in outcomes:
             outcomes[shot.scene.out] = state.finished(shot.scene) or Outcome()
-    run = _Run(shots, state, outcomes, changed, progress)
-    changed()
+    run = _Run(shots, state, outcomes, ended, progress)
     if not run.ready:
         return
-    pool = _Pool(folder / LOG)
+    pool = _Pool(folder / log)
     try:
         for device in devices:
             pool.start(device)
@@ -176,11 +191,11 @@ class _Run:
         shots: Sequence[Shot],
         state: BatchState,
         outcomes: dict[Path, Outcome],
-        changed: Callable[[], None],
+        on_end: Callable[[Work], None],
         progress: Progress,
     ) -> None:
         self._shots, self._state, self._outcomes = shots, state, outcomes
-        self._changed, self._progress = changed, progress
+        self._on_end, self._progress = on_end, progress
         self._names = {work.out: shot.name for shot in reversed(shots) for work in (shot.view, shot.scene) if work}
         self.ready: deque[Work] = deque()
         for shot in shots:
@@ -225,7 +240,7 @@ class _Run:
         over = sum(not self._is_waiting(shot) for shot in self._shots)
         if work.verb != "reconstruct" or (waiting and outcome.state != "done"):
             self._progress(f"{over} of {len(self._shots)} shots", 0, 0)
-        self._changed()
+        self._on_end(work)
 
     def _is_waiting(self, shot: Shot) -> bool:
         return self._outcomes[shot.view.out].state == "waiting"
