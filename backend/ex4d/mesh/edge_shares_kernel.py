@@ -52,7 +52,7 @@ def measure_pixel(
     shares: wp.array4d(dtype=wp.uint8),
 ):
     """Write the shares of one pixel."""
-    # Most pixels are beside no step, which one look at the four edges tells.
+    # Most pixels are beside no step: one look at the four edges tells.
     if row > 0 and column > 0:
         after = int(steps[frame, row, column])
         left = int(steps[frame, row, column - 1]) & STEP_TO_RIGHT

@@ -302,12 +302,14 @@ class WarpRasterizer:
         else:
             launch(unsnapped.draw_unsnapped, groups, source, projected, view, work, winners)
         if has_parts:
-            for kernel in (
-                stretched_faces.draw_stretched,
-                stretched_faces.draw_stretched_pieces,
-                stretched_faces.draw_unsnapped_stretched,
+            for kernel, counter in (
+                (stretched_faces.draw_stretched, drawing.STRETCHED_COUNTER),
+                (stretched_faces.draw_stretched_pieces, drawing.STRETCHED_PIECE_COUNTER),
+                (stretched_faces.draw_unsnapped_stretched, drawing.STRETCHED_PIECE_COUNTER),
             ):
-                launch(kernel, groups, source, projected, view, work, winners)
+                # A GPU would have to be waited for; it launches a kernel that finds nothing faster than it tells.
+                if self.device.type != "cpu" or counters.view(frames, -1)[:, int(counter)].any():
+                    launch(kernel, groups, source, projected, view, work, winners)
         if len(outputs) == 1:
             mask = wp.from_torch(outputs[0].view(torch.uint8))
             launch_grid(near_edges.resolve_wanted, (height, width), projected, view, winners, mask)

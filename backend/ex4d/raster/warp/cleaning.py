@@ -96,8 +96,8 @@ def agree(
     """Give each pixel at an edge of a mask the state that the frames of the footage before and after agree on.
 
     Only near a pixel that has that state already: edges hold still, but what a frame alone saw, as where the camera of
-    the footage moves, stays seen. agreed begins as a copy of drawn; marked tiles have all pixels near its edges. Threads
-    are (frame, row, span of columns) of pixels.
+    the footage moves, stays seen. agreed begins as a copy of drawn; marked tiles have all pixels near its edges.
+    Threads are (frame, row, span of columns) of pixels.
     """
     frame, row, first = wp.tid()
     column = first * span
@@ -134,8 +134,8 @@ def recolor(
 
     Of the nearest pixels that were drawn as seen and still are, the one whose depth is closest to the pixel's own tells
     which surface the pixel shows; all of them that lie on it are averaged. drawn is the mask before the votes, which
-    changed it in marked tiles; deep_image, where it is not empty, gets the same. Threads are (frame, row, span of columns)
-    of pixels.
+    changed it in marked tiles; deep_image, where it is not empty, gets the same. Threads are (frame, row, span of
+    columns) of pixels.
     """
     frame, row, first = wp.tid()
     start = first * span
@@ -172,9 +172,7 @@ def recolor_pixel(
         while found[3] < 0.0 and reach <= COLOR_REACH:
             surface = nearest_surface(frame, row, column, reach, width, height, drawn, mask, depth)
             if surface >= 0.0:
-                found = mean_on_surface(
-                    surface, frame, row, column, reach, width, height, drawn, mask, image, depth
-                )
+                found = mean_on_surface(surface, frame, row, column, reach, width, height, drawn, mask, image, depth)
                 if deep_image.shape[1] > 0:
                     deep = mean_on_surface(
                         surface, frame, row, column, reach, width, height, drawn, mask, deep_image, depth

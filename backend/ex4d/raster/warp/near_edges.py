@@ -48,8 +48,8 @@ def mark_edges(
 ):
     """Mark the tiles that `cleaning.agree` asks about a mask: those near its edges.
 
-    mask is (B, height * width), marked (B, rows of tiles, columns of tiles), 0 or 1. words are the mask's, 8 pixels each,
-    or empty. Threads are (frame, row, span of columns) of pixels.
+    mask is (B, height * width), marked (B, rows of tiles, columns of tiles), 0 or 1. words are those of the mask, of 8
+    pixels each, or empty. Threads are (frame, row, span of columns) of pixels.
     """
     frame, row, first = wp.tid()
     below = wp.min(row + 1, height - 1)
@@ -58,7 +58,7 @@ def mark_edges(
     while column < last:
         stop = wp.min(((column >> TILE_BITS) + 1) << TILE_BITS, last)
         even = wp.bool(False)
-        if words.shape[1] > 0:  # then all pixels of a tile's row are of one state as most are, and no edge is near them
+        if words.shape[1] > 0:  # most rows of a tile have one state, which goes on to their right and below them
             word = words[frame, (row * width + column) >> TILE_BITS]
             right = words[frame, (row * width + wp.min(stop, width - 1)) >> TILE_BITS]
             even = word == wp.int64(0) or word == ALL_SEEN
