@@ -75,7 +75,7 @@ def _on_cpu() -> Iterator[Row]:
             f"{CPU_SIZE[0]}x{CPU_SIZE[1]}, {convention}, {occlusion}, mesh included, {min(frames, cpu_cores())} cores"
         )
         yield Row("warp on the CPU", f"{milliseconds:.1f} ms/frame", remark)
-    yield _all_on(rasterizer, frames)
+    yield _all_on(rasterizer, CLIP[0])
     for width, height in SIZES:
         surface = synthetic_surface(2, width, height)
         milliseconds = median_ms(lambda of=surface: _render(rasterizer, _fresh(of)), 3) / 2

@@ -231,6 +231,41 @@ def test_neighbours_are_right_wherever_they_may_outvote(rasterizer, model) -> No
     assert 0 < marked.float().mean() < 0.7, "not all of the image is drawn"
 
 
+@pytest.mark.parametrize("width", [64, 61], ids=["looked at by words", "by pixels"])
+def test_tiles_near_every_edge_are_marked_and_no_others(width) -> None:
+    """Edges in all places of a word, at its ends, and at those of the image."""
+    random = torch.Generator().manual_seed(6)
+    masks = torch.rand(40, 24, width, generator=random) < 0.002
+    masks[20:] = ~masks[20:]
+    edge = torch.zeros_like(masks)
+    across, down = masks[:, :, 1:] != masks[:, :, :-1], masks[:, 1:] != masks[:, :-1]
+    edge[:, :, 1:] |= across
+    edge[:, :, :-1] |= across
+    edge[:, 1:] |= down
+    edge[:, :-1] |= down
+    corners = edge.clone()  # of an edge's two pixels, and of the one that is beside both
+    corners[:, :, 1:] |= across | F.pad(down, (0, 0, 0, 1))[:, :, :-1]
+    corners[:, 1:] |= down | F.pad(across, (0, 1))[:, :-1]
+    corners[:, 1:, 1:] |= across[:, :-1] | down[:, :, :-1]
+    reach = F.max_pool2d(corners[:, None].float(), 7, stride=1, padding=3)[:, 0]
+    tiles = F.max_pool2d(F.pad(reach, (0, -width % 8))[:, None], 8)[:, 0].int()
+
+    assert 0.05 < tiles.float().mean() < 0.9
+    assert torch.equal(edge_tiles(masks), tiles)
+
+
+def test_masks_of_neighbours_unmix_no_colours(rasterizer) -> None:
+    """Colours of silhouettes are of no use to a mask."""
+    clip = synthetic_surface(2, 160, 120).drawn_as(occlusion="thickness")
+    own, neighbour = clip.frame_range(0, 1), clip.frame_range(1, 2)
+    camera = synthetic_camera(2, 160, 120, 20).frames(1, 2)
+    mask = rasterizer.render(own, camera).mask
+
+    rasterizer.masks_in_tiles(neighbour, camera, mask, edge_tiles(mask))
+
+    assert "surface_colors" in own.__dict__ and "surface_colors" not in neighbour.__dict__
+
+
 @pytest.mark.parametrize("model", OCCLUSION_MODELS)
 def test_frames_held_steady_are_those_of_whole_neighbours(rasterizer, model) -> None:
     clip = replace(synthetic_surface(5, 160, 120), occlusion=model)

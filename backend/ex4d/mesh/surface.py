@@ -109,7 +109,10 @@ class DepthSurface:
         """
         # Two reductions: on a CPU `aminmax` takes ten times as long. NaN fails both comparisons.
         depth = self.depth.flatten(1)
-        lowest, highest = depth.amin(dim=1), depth.amax(dim=1)
+        if depth.device.type == "cpu":  # NumPy's, which wake no threads; see `calling_thread`
+            lowest, highest = (torch.from_numpy(found(depth.numpy(), axis=1)) for found in (np.min, np.max))
+        else:
+            lowest, highest = depth.amin(dim=1), depth.amax(dim=1)
         usable = (lowest > 0) & (highest < float("inf"))
         if not bool(usable.all()):
             frame = int((~usable).nonzero()[0])

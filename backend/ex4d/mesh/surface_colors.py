@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 
+from ex4d.calling_thread import copied
 from ex4d.mesh.surface_colors_kernel import unmix_colors
 from ex4d.warp_launch import launch_rows
 
@@ -25,7 +26,7 @@ def surface_colors(depth: torch.Tensor, color: torch.Tensor, steps: torch.Tensor
     Returns:
         (T, H, W, 3) uint8 sRGB.
     """
-    unmixed = color.contiguous().clone()
+    unmixed = copied(color)
     inputs = (values.contiguous() for values in (depth, color, steps, shares))
     launch_rows(unmix_colors, depth.shape, depth.device, *inputs, unmixed)
     return unmixed

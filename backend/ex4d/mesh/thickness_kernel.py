@@ -53,6 +53,10 @@ def measure_pixel(
 ):
     """Write the limit and the steps of one pixel."""
     z = depth[frame, row, column]
+    if is_level(depth, frame, row, column, pixel_angles):
+        limits[frame, row, column] = z
+        steps[frame, row, column] = wp.uint8(0)
+        return
     across = z * pixel_angles[frame, 0]
     down = z * pixel_angles[frame, 1]
     thinnest = wp.float32(wp.inf)
@@ -75,6 +79,26 @@ def measure_pixel(
         z = z + ratio * thinnest
     limits[frame, row, column] = z
     steps[frame, row, column] = wp.uint8(step)
+
+
+@wp.func
+def is_level(
+    depth: wp.array3d(dtype=float), frame: int, row: int, column: int, pixel_angles: wp.array2d(dtype=float)
+) -> bool:
+    """Whether no step leads from a pixel to any of its four neighbours, told at a glance: of most pixels."""
+    level = row > 0 and column > 0 and row + 1 < depth.shape[1] and column + 1 < depth.shape[2]
+    if level:
+        z = depth[frame, row, column]
+        left = depth[frame, row, column - 1]
+        right = depth[frame, row, column + 1]
+        above = depth[frame, row - 1, column]
+        below = depth[frame, row + 1, column]
+        nearest = wp.min(wp.min(wp.min(left, right), wp.min(above, below)), z)
+        farthest = wp.max(wp.max(wp.max(left, right), wp.max(above, below)), z)
+        narrow = wp.min(pixel_angles[frame, 0], pixel_angles[frame, 1])
+        # As in `surface_ends`: no gap is larger than this one, and no limit smaller.
+        level = farthest - nearest <= nearest * wp.max(STEP_WIDTHS * narrow, STEP_SHARE)
+    return level
 
 
 @wp.func

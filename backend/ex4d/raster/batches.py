@@ -6,10 +6,12 @@ While a batch is being copied from the GPU the next one is drawn.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 import torch
 
+from ex4d.devices import cpu_cores
 from ex4d.mesh import DepthSurface
 from ex4d.raster.frames import RenderedBatch, page_locked_copy
 from ex4d.raster.mask_cleaning import different_tiles, edge_tiles, hold_steady
@@ -94,10 +96,23 @@ def _held_steady(
     rasterizer: Rasterizer, drawn: RenderedBatch, earlier: DepthSurface, later: DepthSurface, camera: CameraPath
 ) -> RenderedBatch:
     """Frames as `hold_steady` makes them: the frames before and after are drawn where both could outvote a pixel."""
-    marked = edge_tiles(drawn.mask)
-    before = rasterizer.masks_in_tiles(earlier, camera, drawn.mask, marked)
-    after = rasterizer.masks_in_tiles(later, camera, drawn.mask, different_tiles(drawn.mask, before))
-    return hold_steady(drawn, before, after, marked)
+    drawn = replace(drawn, drawn=torch.empty_like(drawn.mask))
+
+    def hold(start: int, stop: int) -> None:
+        own, seen_by = drawn.map(lambda values: values[start:stop]), camera.frames(start, stop)
+        marked = edge_tiles(own.mask)
+        before = rasterizer.masks_in_tiles(earlier.frame_range(start, stop), seen_by, own.mask, marked)
+        differing = different_tiles(own.mask, before, marked)
+        after = rasterizer.masks_in_tiles(later.frame_range(start, stop), seen_by, own.mask, differing)
+        hold_steady(own, before, after, marked)
+
+    frames = len(drawn.mask)
+    if rasterizer.device.type == "cuda" or frames == 1:
+        hold(0, frames)
+    else:  # each core takes whole frames, and waits for no other between their steps
+        with ThreadPoolExecutor(min(cpu_cores(), frames)) as pool:
+            list(pool.map(hold, range(frames), range(1, frames + 1)))
+    return drawn
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import torch
 
+from ex4d.calling_thread import copied, filled, overwrite
 from ex4d.raster.frames import RenderedBatch
 from ex4d.raster.warp import cleaning, near_edges
 from ex4d.warp_launch import Kernel, launch_rows
@@ -28,9 +29,9 @@ def remove_specks(rendered: RenderedBatch) -> None:
     Args:
         rendered: with depth.
     """
-    drawn = rendered.mask.clone()
-    vote(rendered.mask)
-    _recolor(rendered, drawn)
+    drawn, marked = copied(rendered.mask), edge_tiles(rendered.mask)
+    vote(rendered.mask, marked=marked)
+    _recolor(rendered, drawn, marked)
     if rendered.alpha is not None:
         # What a few samples alone saw, or missed, is a speck too: soft edges are left where masks have edges.
         touched, whole = rendered.alpha > 0, rendered.alpha == 255
@@ -48,7 +49,7 @@ def hold_steady(
     """Move the edges of masks, in place, to where two of three frames of the footage have them.
 
     Args:
-        rendered: with depth.
+        rendered: with depth; `RenderedBatch.drawn` is written where it is there.
         before: (T, H, W) bool, what each camera sees of the footage frame before the one that it shows.
         after: the same of the frame after.
         marked: `edge_tiles` of the frames' masks, where they are known already.
@@ -57,11 +58,12 @@ def hold_steady(
         The frames with `RenderedBatch.drawn`.
     """
     assert rendered.depth is not None, "rendered with depth"
-    drawn = rendered.mask.clone()
+    drawn = torch.empty_like(rendered.mask) if rendered.drawn is None else rendered.drawn
+    overwrite(drawn, rendered.mask)
     marked = edge_tiles(drawn) if marked is None else marked
-    _launch(cleaning.agree, drawn, before, after, rendered.mask)
+    _launch(cleaning.agree, drawn, marked, before, after, rendered.mask)
     vote(rendered.mask, rounds=1, marked=marked)  # where edges moved, by less than tiles reach, pixels may be left
-    _recolor(rendered, drawn)
+    _recolor(rendered, drawn, marked)
     return replace(rendered, drawn=drawn)
 
 
@@ -73,28 +75,38 @@ def vote(mask: torch.Tensor, rounds: int = cleaning.VOTES, marked: torch.Tensor 
     """
     marked = edge_tiles(mask) if marked is None else marked
     for _ in range(rounds):
-        drawn = mask.clone().flatten(1)
-        _launch_in_tiles(cleaning.vote, mask, drawn, marked, mask.flatten(1))
+        _launch_in_tiles(cleaning.vote, mask, copied(mask).flatten(1), marked, mask.flatten(1))
 
 
 def edge_tiles(mask: torch.Tensor) -> torch.Tensor:
     """(T, rows, columns) int32, 1 for the tiles of (T, H, W) masks whose pixels `hold_steady` or `vote` may change."""
     marked = _no_tiles(mask)
-    _launch_in_tiles(near_edges.mark_edges, mask, mask.flatten(1), marked)
+    _launch_in_tiles(near_edges.mark_edges, mask, mask.flatten(1), _words(mask), marked)
     return marked
 
 
-def different_tiles(mask: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """The same for the tiles that must be known where (T, H, W) masks differ."""
+def different_tiles(mask: torch.Tensor, other: torch.Tensor, within: torch.Tensor) -> torch.Tensor:
+    """The same for the tiles that must be known where (T, H, W) masks differ, within the tiles that count."""
     marked = _no_tiles(mask)
-    _launch_in_tiles(near_edges.mark_differences, mask, mask.flatten(1), other.flatten(1), marked)
+    _launch_in_tiles(near_edges.mark_differences, mask, mask.flatten(1), other.flatten(1), within, marked)
     return marked
+
+
+def _words(mask: torch.Tensor) -> torch.Tensor:
+    """(T, H * W / 8) int64, each of 8 pixels of a row of masks, by which a CPU looks at them; else (T, 0).
+
+    A GPU has a thread for each pixel.
+    """
+    is_divisible = mask.shape[2] % cleaning.TILE_SIDE == 0 and mask.device.type == "cpu"
+    flat = mask.flatten(1)
+    aligned = is_divisible and flat.data_ptr() % cleaning.TILE_SIDE == 0
+    return flat.view(torch.int64) if aligned else torch.empty(len(mask), 0, dtype=torch.int64, device=mask.device)
 
 
 def _no_tiles(mask: torch.Tensor) -> torch.Tensor:
     frames, height, width = mask.shape
     rows, columns = (-(-side // cleaning.TILE_SIDE) for side in (height, width))
-    return torch.zeros(frames, rows, columns, dtype=torch.int32, device=mask.device)
+    return filled((frames, rows, columns), 0, torch.int32, mask.device)
 
 
 def _launch_in_tiles(kernel: Kernel, mask: torch.Tensor, *arrays: torch.Tensor) -> None:
@@ -103,13 +115,13 @@ def _launch_in_tiles(kernel: Kernel, mask: torch.Tensor, *arrays: torch.Tensor) 
     launch_rows(kernel, mask.shape, mask.device, width, height, *arrays)
 
 
-def _recolor(rendered: RenderedBatch, drawn: torch.Tensor) -> None:
-    """Make colour, depth and alpha agree with a mask that was another when they were drawn, in place."""
+def _recolor(rendered: RenderedBatch, drawn: torch.Tensor, marked: torch.Tensor) -> None:
+    """Make colour, depth and alpha agree with a mask that was another in marked tiles as they were drawn, in place."""
     assert rendered.depth is not None, "rendered with depth"
     deep_color = rendered.deep_color
     if deep_color is None:
         deep_color = torch.empty((len(drawn), 0, 1, 3), dtype=torch.float16, device=drawn.device)
-    _launch(cleaning.recolor, drawn, rendered.mask, rendered.color, rendered.depth, deep_color)
+    _launch(cleaning.recolor, drawn, marked, rendered.mask, rendered.color, rendered.depth, deep_color)
     if rendered.alpha is not None:
         whole = torch.where(rendered.mask, 255, 0).to(torch.uint8)
         rendered.alpha.copy_(torch.where(rendered.mask == drawn, rendered.alpha, whole))
@@ -119,6 +131,6 @@ def _colors(rendered: RenderedBatch) -> list[torch.Tensor]:
     return [rendered.color, *([] if rendered.deep_color is None else [rendered.deep_color])]
 
 
-def _launch(kernel: Kernel, drawn: torch.Tensor, *arrays: torch.Tensor) -> None:
-    """Launch a kernel for all pixels of some masks (T, H, W) and of arrays that go with them."""
-    _launch_in_tiles(kernel, drawn, *(values.flatten(1, 2) for values in (drawn, *arrays)))
+def _launch(kernel: Kernel, drawn: torch.Tensor, marked: torch.Tensor, *arrays: torch.Tensor) -> None:
+    """Launch a kernel for the pixels of some masks (T, H, W), and of arrays that go with them, in marked tiles."""
+    _launch_in_tiles(kernel, drawn, drawn.flatten(1), marked, *(values.flatten(1, 2) for values in arrays))

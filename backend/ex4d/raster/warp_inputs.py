@@ -77,8 +77,12 @@ class Inputs:
         own = {field.name: getattr(self, field.name)[part] for field in fields(self) if field.name not in shared}
         return Inputs(**own, **shared)
 
-    def source(self, surface: DepthSurface) -> StructInstance:
-        """The kernels' `Source`; what the "thickness" model needs is measured, unless the surface has it already."""
+    def source(self, surface: DepthSurface, *, has_colors: bool = True) -> StructInstance:
+        """The kernels' `Source`; what the "thickness" model needs is measured, unless the surface has it already.
+
+        Args:
+            has_colors: whether colours will be drawn, which are unmixed for that; a mask does without.
+        """
         source = projection.Source()
         source.depth, source.color = wp.from_torch(self.depth), wp.from_torch(self.color)
         source.border = wp.from_torch(self.border)
@@ -86,13 +90,16 @@ class Inputs:
         source.surface_color = source.color
         if surface.occlusion == "thickness":
             if surface.frames == 1 or surface.has_edge_shares:
-                found, shares, colors = surface.back_limits, surface.edge_shares, surface.surface_colors
+                found, shares = surface.back_limits, surface.edge_shares
+                colors = surface.surface_colors if has_colors else None
             else:
                 found = back_limits(self.depth, self.pixel_angles)
                 shares = edge_shares(self.depth, self.color, found.steps)
-                colors = surface_colors(self.depth, self.color, found.steps, shares)
+                colors = surface_colors(self.depth, self.color, found.steps, shares) if has_colors else None
             source.limits, source.steps = wp.from_torch(found.limits), wp.from_torch(found.steps)
-            source.shares, source.surface_color = wp.from_torch(shares), wp.from_torch(colors)
+            source.shares = wp.from_torch(shares)
+            if colors is not None:
+                source.surface_color = wp.from_torch(colors)
         source.pixel_angles = wp.from_torch(self.pixel_angles)
         source.rows, source.columns = surface.grid_shape
         source.ring = surface.ring

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 import warp as wp
 
+from ex4d.calling_thread import copied, filled
 from ex4d.devices import NO_CUDA, Devices, cpu_cores
 from ex4d.kernels import BLOCK_THREADS, load_kernels
 from ex4d.mesh import DepthSurface, edge_shares_kernel, surface_colors_kernel, thickness_kernel
@@ -164,7 +165,7 @@ class WarpRasterizer:
         load_kernels((near_edges, *(_REFERENCE if surface.convention == "reference" else ())), self.device)
         frames, (width, height) = surface.frames, camera.size
         tiles = Tiles(marked, cleaning.TILE_SIDE)
-        inputs, masks = Inputs.of(surface, camera, tiles), known.clone()
+        inputs, masks = Inputs.of(surface, camera, tiles), copied(known)
         size = self._batch_size(surface, width * height)
         starts = range(0, frames, size)
 
@@ -175,7 +176,7 @@ class WarpRasterizer:
                 return
             own, mask = inputs.frames(part), masks[part]
             view = own.view(drawn, camera.size)
-            self._draw_strip(drawn, own.source(drawn), view, [mask.flatten(1)])
+            self._draw_strip(drawn, own.source(drawn, has_colors=False), view, [mask.flatten(1)])
             vote(mask, marked=marked[part])
 
         self._each(draw, starts)
@@ -265,8 +266,7 @@ class WarpRasterizer:
         exact = vertices if reference else 0
         projected.exact_x = self._empty(wp.float32, frames, exact)
         projected.exact_y = self._empty(wp.float32, frames, exact)
-        winners = torch.full((frames, width * height), -1, dtype=torch.int64, device=self.device)
-        winners = wp.from_torch(winners, dtype=wp.uint64)
+        winners = wp.from_torch(filled((frames, width * height), -1, torch.int64, self.device), dtype=wp.uint64)
 
         work = drawing.Work()
         work.pieces = self._empty(wp.vec3i, frames, self._pieces(vertices), 3)
@@ -302,12 +302,14 @@ class WarpRasterizer:
         else:
             launch(unsnapped.draw_unsnapped, groups, source, projected, view, work, winners)
         if has_parts:
-            for kernel in (
-                stretched_faces.draw_stretched,
-                stretched_faces.draw_stretched_pieces,
-                stretched_faces.draw_unsnapped_stretched,
+            for kernel, counter in (
+                (stretched_faces.draw_stretched, drawing.STRETCHED_COUNTER),
+                (stretched_faces.draw_stretched_pieces, drawing.STRETCHED_PIECE_COUNTER),
+                (stretched_faces.draw_unsnapped_stretched, drawing.STRETCHED_PIECE_COUNTER),
             ):
-                launch(kernel, groups, source, projected, view, work, winners)
+                # A GPU would have to be waited for; it launches a kernel that finds nothing faster than it tells.
+                if self.device.type != "cpu" or counters.view(frames, -1)[:, int(counter)].any():
+                    launch(kernel, groups, source, projected, view, work, winners)
         if len(outputs) == 1:
             mask = wp.from_torch(outputs[0].view(torch.uint8))
             launch_grid(near_edges.resolve_wanted, (height, width), projected, view, winners, mask)

@@ -88,6 +88,7 @@ def agree(
     width: int,
     height: int,
     drawn: wp.array2d(dtype=wp.uint8),
+    marked: wp.array3d(dtype=wp.int32),
     before: wp.array2d(dtype=wp.uint8),
     after: wp.array2d(dtype=wp.uint8),
     agreed: wp.array2d(dtype=wp.uint8),
@@ -95,19 +96,26 @@ def agree(
     """Give each pixel at an edge of a mask the state that the frames of the footage before and after agree on.
 
     Only near a pixel that has that state already: edges hold still, but what a frame alone saw, as where the camera of
-    the footage moves, stays seen. Threads are (frame, row, span of columns) of pixels.
+    the footage moves, stays seen. agreed begins as a copy of drawn; marked tiles have all pixels near its edges.
+    Threads are (frame, row, span of columns) of pixels.
     """
     frame, row, first = wp.tid()
-    for column in range(first * span, wp.min(first * span + span, width)):
-        pixel = row * width + column
-        own = drawn[frame, pixel]
-        other = before[frame, pixel]
-        if other != own and other == after[frame, pixel]:
-            for y in range(wp.max(row - REACH, 0), wp.min(row + REACH + 1, height)):
-                for x in range(wp.max(column - REACH, 0), wp.min(column + REACH + 1, width)):
-                    if drawn[frame, y * width + x] == other:
-                        own = other
-        agreed[frame, pixel] = own
+    column = first * span
+    last = wp.min(column + span, width)
+    while column < last:
+        stop = wp.min(((column >> TILE_BITS) + 1) << TILE_BITS, last)
+        if marked[frame, row >> TILE_BITS, column >> TILE_BITS] != 0:
+            for here in range(column, stop):
+                pixel = row * width + here
+                own = drawn[frame, pixel]
+                other = before[frame, pixel]
+                if other != own and other == after[frame, pixel]:
+                    for y in range(wp.max(row - REACH, 0), wp.min(row + REACH + 1, height)):
+                        for x in range(wp.max(here - REACH, 0), wp.min(here + REACH + 1, width)):
+                            if drawn[frame, y * width + x] == other:
+                                own = other
+                agreed[frame, pixel] = own
+        column = stop
 
 
 @wp.kernel
@@ -116,6 +124,7 @@ def recolor(
     width: int,
     height: int,
     drawn: wp.array2d(dtype=wp.uint8),
+    marked: wp.array3d(dtype=wp.int32),
     mask: wp.array2d(dtype=wp.uint8),
     image: wp.array3d(dtype=wp.uint8),
     depth: wp.array2d(dtype=float),
@@ -124,40 +133,62 @@ def recolor(
     """Blacken pixels that became unseen, and give those that became seen the colour and depth of neighbours.
 
     Of the nearest pixels that were drawn as seen and still are, the one whose depth is closest to the pixel's own tells
-    which surface the pixel shows; all of them that lie on it are averaged. drawn is the mask before the votes;
-    deep_image, where it is not empty, gets the same. Threads are (frame, row, span of columns) of pixels.
+    which surface the pixel shows; all of them that lie on it are averaged. drawn is the mask before the votes, which
+    changed it in marked tiles; deep_image, where it is not empty, gets the same. Threads are (frame, row, span of
+    columns) of pixels.
     """
     frame, row, first = wp.tid()
-    for column in range(first * span, wp.min(first * span + span, width)):
-        pixel = row * width + column
-        if mask[frame, pixel] != drawn[frame, pixel]:
-            color = wp.vec3(0.0, 0.0, 0.0)
-            deep_color = wp.vec3(0.0, 0.0, 0.0)
-            if mask[frame, pixel] != wp.uint8(0):
-                found = wp.vec4(0.0, 0.0, 0.0, -1.0)
-                reach = wp.int32(1)
-                while found[3] < 0.0 and reach <= COLOR_REACH:
-                    surface = nearest_surface(frame, row, column, reach, width, height, drawn, mask, depth)
-                    if surface >= 0.0:
-                        found = mean_on_surface(
-                            surface, frame, row, column, reach, width, height, drawn, mask, image, depth
-                        )
-                        if deep_image.shape[1] > 0:
-                            deep = mean_on_surface(
-                                surface, frame, row, column, reach, width, height, drawn, mask, deep_image, depth
-                            )
-                            deep_color = wp.vec3(deep[0], deep[1], deep[2])
-                    reach += 1
-                color = wp.vec3(found[0], found[1], found[2])
-                if found[3] < 0.0:
-                    mask[frame, pixel] = wp.uint8(0)
-                else:
-                    depth[frame, pixel] = found[3]
-            for channel in range(3):
-                image[frame, pixel, channel] = wp.uint8(int(color[channel] + 0.5))
-            if deep_image.shape[1] > 0:
-                for channel in range(3):
-                    deep_image[frame, pixel, channel] = wp.float16(deep_color[channel])
+    start = first * span
+    last = wp.min(start + span, width)
+    while start < last:
+        stop = wp.min(((start >> TILE_BITS) + 1) << TILE_BITS, last)
+        if marked[frame, row >> TILE_BITS, start >> TILE_BITS] != 0:
+            for column in range(start, stop):
+                if mask[frame, row * width + column] != drawn[frame, row * width + column]:
+                    recolor_pixel(frame, row, column, width, height, drawn, mask, image, depth, deep_image)
+        start = stop
+
+
+@wp.func
+def recolor_pixel(
+    frame: int,
+    row: int,
+    column: int,
+    width: int,
+    height: int,
+    drawn: wp.array2d(dtype=wp.uint8),
+    mask: wp.array2d(dtype=wp.uint8),
+    image: wp.array3d(dtype=wp.uint8),
+    depth: wp.array2d(dtype=float),
+    deep_image: wp.array3d(dtype=wp.float16),
+):
+    """Write the colour and depth of a pixel whose state changed; see `recolor`."""
+    pixel = row * width + column
+    color = wp.vec3(0.0, 0.0, 0.0)
+    deep_color = wp.vec3(0.0, 0.0, 0.0)
+    if mask[frame, pixel] != wp.uint8(0):
+        found = wp.vec4(0.0, 0.0, 0.0, -1.0)
+        reach = wp.int32(1)
+        while found[3] < 0.0 and reach <= COLOR_REACH:
+            surface = nearest_surface(frame, row, column, reach, width, height, drawn, mask, depth)
+            if surface >= 0.0:
+                found = mean_on_surface(surface, frame, row, column, reach, width, height, drawn, mask, image, depth)
+                if deep_image.shape[1] > 0:
+                    deep = mean_on_surface(
+                        surface, frame, row, column, reach, width, height, drawn, mask, deep_image, depth
+                    )
+                    deep_color = wp.vec3(deep[0], deep[1], deep[2])
+            reach += 1
+        color = wp.vec3(found[0], found[1], found[2])
+        if found[3] < 0.0:
+            mask[frame, pixel] = wp.uint8(0)
+        else:
+            depth[frame, pixel] = found[3]
+    for channel in range(3):
+        image[frame, pixel, channel] = wp.uint8(int(color[channel] + 0.5))
+    if deep_image.shape[1] > 0:
+        for channel in range(3):
+            deep_image[frame, pixel, channel] = wp.float16(deep_color[channel])
 
 
 @wp.func

@@ -27,6 +27,7 @@ from ex4d.raster.warp.resolving import shown_at
 wp.set_module_options({"enable_backward": False})
 
 TILE_BITS = wp.constant(cleaning.TILE_SIDE.bit_length() - 1)
+ALL_SEEN = wp.constant(wp.int64(0x0101010101010101))  # a word of 8 pixels, each of a byte
 # Pixels that votes about a pixel read beyond it; and those from an edge whose state `cleaning.agree` may change.
 VOTE_REACH = wp.constant(cleaning.VOTES)
 EDGE_REACH = wp.constant(cleaning.VOTES + cleaning.AGREE_REACH)
@@ -38,20 +39,37 @@ FAR_AWAY = wp.constant(wp.float64(1e30))
 
 @wp.kernel
 def mark_edges(
-    span: int, width: int, height: int, mask: wp.array2d(dtype=wp.uint8), marked: wp.array3d(dtype=wp.int32)
+    span: int,
+    width: int,
+    height: int,
+    mask: wp.array2d(dtype=wp.uint8),
+    words: wp.array2d(dtype=wp.int64),
+    marked: wp.array3d(dtype=wp.int32),
 ):
     """Mark the tiles that `cleaning.agree` asks about a mask: those near its edges.
 
-    mask is (B, height * width), marked (B, rows of tiles, columns of tiles), 0 or 1. Threads are (frame, row, span of
-    columns) of pixels.
+    mask is (B, height * width), marked (B, rows of tiles, columns of tiles), 0 or 1. words are those of the mask, of 8
+    pixels each, or empty. Threads are (frame, row, span of columns) of pixels.
     """
     frame, row, first = wp.tid()
     below = wp.min(row + 1, height - 1)
-    for column in range(first * span, wp.min(first * span + span, width)):
-        own = mask[frame, row * width + column]
-        right = wp.min(column + 1, width - 1)
-        if mask[frame, row * width + right] != own or mask[frame, below * width + column] != own:
-            mark(frame, row, column, 1, EDGE_REACH, width, height, marked)
+    column = first * span
+    last = wp.min(column + span, width)
+    while column < last:
+        stop = wp.min(((column >> TILE_BITS) + 1) << TILE_BITS, last)
+        even = wp.bool(False)
+        if words.shape[1] > 0:  # most rows of a tile have one state, which goes on to their right and below them
+            word = words[frame, (row * width + column) >> TILE_BITS]
+            right = words[frame, (row * width + wp.min(stop, width - 1)) >> TILE_BITS]
+            even = word == wp.int64(0) or word == ALL_SEEN
+            even = even and right == word and words[frame, (below * width + column) >> TILE_BITS] == word
+        if not even:
+            for x in range(column, stop):
+                own = mask[frame, row * width + x]
+                next = mask[frame, row * width + wp.min(x + 1, width - 1)]
+                if next != own or mask[frame, below * width + x] != own:
+                    mark(frame, row, x, 1, EDGE_REACH, width, height, marked)
+        column = stop
 
 
 @wp.kernel
@@ -61,13 +79,20 @@ def mark_differences(
     height: int,
     one: wp.array2d(dtype=wp.uint8),
     other: wp.array2d(dtype=wp.uint8),
+    within: wp.array3d(dtype=wp.int32),
     marked: wp.array3d(dtype=wp.int32),
 ):
-    """Mark the tiles near pixels whose states differ; arrays and threads as of `mark_edges`."""
+    """Mark the tiles near pixels, of those within some tiles, whose states differ; the rest as in `mark_edges`."""
     frame, row, first = wp.tid()
-    for column in range(first * span, wp.min(first * span + span, width)):
-        if one[frame, row * width + column] != other[frame, row * width + column]:
-            mark(frame, row, column, 0, VOTE_REACH, width, height, marked)
+    column = first * span
+    last = wp.min(column + span, width)
+    while column < last:
+        stop = wp.min(((column >> TILE_BITS) + 1) << TILE_BITS, last)
+        if within[frame, row >> TILE_BITS, column >> TILE_BITS] != 0:
+            for x in range(column, stop):
+                if one[frame, row * width + x] != other[frame, row * width + x]:
+                    mark(frame, row, x, 0, VOTE_REACH, width, height, marked)
+        column = stop
 
 
 @wp.func
