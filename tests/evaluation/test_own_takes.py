@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,6 @@ from ex4d.evaluation.protocols import Protocol
 from ex4d.pipeline import take_folder
 from ex4d_core.wan_settings import wan_preset
 
-SAMPLE = Path(__file__).parents[1] / "data" / "sample"
 TWO_SEEDS = """
 title = "Two seeds"
 frames = 3
@@ -32,9 +30,11 @@ def data(tmp_path, write_movie) -> Path:
     """A clip with depth and a camera, one without either, and a protocol beside them."""
     clip = tmp_path / "data" / "street" / "garden"
     clip.mkdir(parents=True)
-    shutil.copy(SAMPLE / "footage.mp4", clip / "source.mp4")
-    shutil.copy(SAMPLE / "depth.npz", clip / "depth.npz")
-    scene = ex4d.reconstruct(clip / "source.mp4", tmp_path / "scene", depth=clip / "depth.npz", fov=50, frames=3)
+    columns, rows = np.meshgrid(np.arange(96), np.arange(64))
+    picture = np.stack([3 * rows, 2 * columns, 120 + 60 * np.sin(columns / 3)], axis=-1).astype(np.uint8)
+    write_movie(clip / "source.mp4", [picture] * 3)
+    np.save(clip / "depth.npy", np.repeat((2 + rows / 64)[None], 3, axis=0).astype(np.float32))
+    scene = ex4d.reconstruct(clip / "source.mp4", tmp_path / "scene", depth=clip / "depth.npy", fov=50)
     ex4d.render(scene, ex4d.orbit(10), size=(48, 32), frames=3).camera.save(clip / "camera.npz")
     write_movie(tmp_path / "data" / "bare" / "source.mp4", np.full((3, 32, 48, 3), 90, np.uint8))
     (tmp_path / "two.toml").write_text(TWO_SEEDS)

@@ -89,8 +89,17 @@ def write_study(evaluation: Evaluation, path: Path, *, seed: int = 0, most: int 
     pairs = pairs_of(evaluation.rows, seed=seed, most=most)
     if not pairs:
         raise EvaluationError("a study compares two methods: no task has results of two")
-    write_text(path, "\n".join(_page(pairs)) + "\n")
+    write_text(path, study_page(pairs))
     return len(pairs)
+
+
+def study_page(pairs: Sequence[Pair]) -> str:
+    """The page of these pairs.
+
+    Raises:
+        MediaError: a result cannot be read.
+    """
+    return "\n".join(_page(pairs)) + "\n"
 
 
 def count_votes(files: Iterable[Path]) -> dict[str, Votes]:
