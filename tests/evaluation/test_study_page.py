@@ -1,4 +1,4 @@
-"""The study's page as a browser runs it: order and sides are drawn anew, names are hidden, and the CSV file is right."""
+"""The study's page as a browser runs it: order and sides are drawn anew, names are hidden, the CSV file is right."""
 
 from __future__ import annotations
 
