@@ -69,7 +69,12 @@ def figures_of(report: dict, method: str) -> dict[str, float]:
 
 def test_the_truth_has_the_best_figures_and_the_asked_for_camera(evaluated):
     code, report, _ = evaluated
-    assert code == 0 and report["problems"] == []
+    assert report["problems"] == []
+    # Everything was measured, yet one result is suspicious, and FID of few samples: the exit code says so, too.
+    assert code == 1 and report["remarks"] == [
+        "it is frozen, though its camera should move (still/street/garden)",
+        "FID: of 12 samples only; figures are comparable between sets of one size (same, dark, still)",
+    ]
     same, dark, still = (figures_of(report, method) for method in ("same", "dark", "still"))
     assert same["psnr"] > 60 > 20 > dark["psnr"]
     assert same["seen_psnr"] > dark["seen_psnr"] + 10
@@ -89,6 +94,7 @@ def test_reports_show_the_table_and_stand_alone(evaluated):
     _, _, out = evaluated
     text = (out / "report.md").read_text(encoding="utf-8")
     assert "| same |  | 1 of 1 | **" in text and "PSNR, seen, dB ↑" in text
+    assert "## What to mind" in text and "- it is frozen, though its camera should move (still/street/garden)" in text
     page = (out / "report.html").read_text(encoding="utf-8")
     assert page.count("<video") == 4 and page.count('src="data:video/mp4;base64,') == 4
     assert "http" not in page.replace("http-equiv", "")
@@ -255,7 +261,7 @@ def quick(tmp_path) -> Path:
     """A protocol of another shape than the clip, without networks and solved cameras."""
     path = tmp_path / "quick.toml"
     wide = TRY.replace("size = []", "size = [256, 128]")
-    path.write_text(wide[: wide.index("metrics")] + 'metrics = ["seen_psnr", "temporal_error", "vbench"]\n')
+    path.write_text(wide[: wide.index("metrics")] + 'metrics = ["seen_psnr", "temporal_error"]\n')
     return path
 
 
@@ -263,7 +269,6 @@ def test_clips_of_another_shape_are_cropped_like_their_cameras(place, quick, tmp
     found = evaluate(place / "data", [Method("same", place / "same")], Protocol.load(str(quick)), tmp_path / "work")
     assert found.problems == [] and found.rows[0].figures["seen_psnr"] > 25
     assert found.rows[0].notes == (f"{SIDE}x{SIDE} was cropped to {SIDE}x{SIDE // 2} and resized to 256x128",)
-    assert "vbench" not in found.table[0].figures
 
 
 def test_masks_that_are_too_short_and_single_frames_are_named(place, quick, tmp_path, write_movie):

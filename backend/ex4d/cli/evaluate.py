@@ -2,11 +2,13 @@
 
   ex4d evaluate DATASET --results ours=takes --results other=frames -o report
   ex4d evaluate DATASET --results ours=takes --protocol ex4d-paper -o report
+  ex4d evaluate DATASET --generate ours -o report      make this project's takes by the protocol, and measure them
   ex4d evaluate --votes answers1.csv answers2.csv      count what a study's page saved
 
 Results are found by the names of the tasks (CLIP, or CLIP/RANGE with a protocol that has ranges): NAME.mp4, a folder
 NAME of images, or a take's folder. Writes report.json, report.md and report.html; with --study a page for people, too.
-What was measured before is taken from the folder's cache, so that an interrupted run goes on.
+What was made and measured before is taken from the folder, so that an interrupted run goes on. The exit code is 1 where
+anything is missing, was fitted to the protocol, or is suspicious: the report names it.
 """
 
 from __future__ import annotations
@@ -14,12 +16,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ex4d.cli.options import add_models_arguments, machine_settings
+from ex4d.cli.options import add_accept_licence_argument, add_models_arguments, machine_settings
 from ex4d.cli.report import Report
 from ex4d_core.errors import RequestError
 
 SUMMARY = "measure methods' results on a data set, with and without true views"
 DEFAULT_PROTOCOL = "with-truth"
+OF_THE_REPORT = ("cache", "report.json", "report.md", "report.html", "study.html")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="NAME=FOLDER",
         help="a method's results; repeatable",
+    )
+    parser.add_argument(
+        "--generate",
+        metavar="NAME",
+        help="first make takes of all clips as the protocol says, into OUT/NAME, and measure them under this name",
     )
     parser.add_argument(
         "--protocol",
@@ -49,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--votes", type=Path, nargs="+", help="count the answers that study.html saved, and nothing else"
     )
     add_models_arguments(parser)
+    add_accept_licence_argument(parser)
 
 
 def run(options: argparse.Namespace, report: Report) -> int:
@@ -65,22 +74,37 @@ def _evaluate(options: argparse.Namespace, report: Report) -> int:
     from ex4d.devices import Devices
     from ex4d.evaluation import Method, evaluate
     from ex4d.evaluation.html_report import write_html
+    from ex4d.evaluation.own_takes import generate_takes
     from ex4d.evaluation.protocols import Protocol
     from ex4d.evaluation.report_files import cell, column_names, heading, write_json, write_markdown
+    from ex4d.evaluation.results import is_method
     from ex4d.evaluation.user_study import write_study
 
     methods = [Method.parse(text) for text in options.results]
     protocol = Protocol.load(options.protocol)
+    names = [one.name for one in methods]
+    if options.generate is not None and (
+        options.generate in (*names, *OF_THE_REPORT) or not is_method(options.generate)
+    ):
+        raise RequestError(f"--generate: {options.generate!r} is taken, or no folder's name: choose another name")
+    if options.accept_licence and options.generate is None:
+        raise RequestError("--accept-licence: only takes need it: give --generate with it")
     options.out.mkdir(parents=True, exist_ok=True)
+    machine, work = machine_settings(options), options.out / "cache"
+    if options.generate is not None:
+        how = {"layout": options.layout, "device": options.device, "machine": machine, "note": report.note}
+        with report.stages() as progress:
+            own = options.generate, options.out / options.generate
+            methods.insert(0, generate_takes(options.dataset, *own, protocol, work, **how, progress=progress))
     with report.stages() as progress:
         evaluation = evaluate(
             options.dataset,
             methods,
             protocol,
-            options.out / "cache",
+            work,
             layout=options.layout,
             devices=Devices.parse(options.device).resolve().names,
-            machine=machine_settings(options),
+            machine=machine,
             progress=progress,
             note=report.note,
         )
@@ -102,7 +126,10 @@ def _evaluate(options: argparse.Namespace, report: Report) -> int:
     report.add("problems", evaluation.problems, "")
     for problem in evaluation.problems:
         report.note(problem)
-    return 1 if evaluation.problems else 0
+    report.add("remarks", evaluation.remarks, "")
+    for remark in evaluation.remarks:
+        report.note(remark)
+    return 1 if evaluation.problems or evaluation.remarks else 0
 
 
 def _count(files: list[Path], report: Report) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +107,16 @@ class Frames:
     def array(self) -> np.ndarray:
         """(T, H, W, 3) uint8, all frames at once."""
         return np.stack(list(self))
+
+    @property
+    def fps(self) -> Fraction:
+        """Of the footage; a sequence of images has one that it does not say itself."""
+        return self._found.fps
+
+    @property
+    def states_rate(self) -> bool:
+        """Whether the footage says its frame rate: a movie does."""
+        return self.path.is_file()
 
     def digest(self) -> str:
         """Of content, size and count: equal frames have an equal one."""

@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing else: the table, then all clips side by side, the worst first."""
+"""The report as one HTML page that needs nothing else: the table, then clips side by side, the worst first."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from pathlib import Path
 
 from ex4d.evaluation.measuring import ResultRow
 from ex4d.evaluation.metrics import METRICS, metric_of
-from ex4d.evaluation.page_videos import video_data
+from ex4d.evaluation.page_videos import LONGEST_SIDE, MOST_FRAMES, video_data
 from ex4d.evaluation.report_files import best_of, cell, column_names, heading, number, write_text
 from ex4d.evaluation.run import Evaluation
 from ex4d.media import MediaError
 
+# A page of all clips of a large data set would be larger than browsers and memory take.
+SHOWN_CASES = 24
 _STYLE = """
 :root { color-scheme: light dark; font: 15px/1.5 system-ui, sans-serif; }
 body { margin: 2rem auto; max-width: 90rem; padding: 0 1rem; }
@@ -67,13 +69,16 @@ def _page(evaluation: Evaluation, sources: dict[str, Path]) -> Iterator[str]:
     yield f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
     yield f"<h1>{title}</h1>"
     yield from _table(evaluation)
-    if evaluation.problems:
-        yield '<div class="problems"><h2>What is missing</h2><ul>'
-        yield from (f"<li>{escape(problem)}</li>" for problem in evaluation.problems)
-        yield "</ul></div>"
-    yield "<h2>Results, worst first</h2>"
-    for task in worst_first(evaluation.rows, evaluation.protocol.metrics):
-        yield from _case(task, [row for row in evaluation.rows if row.task == task], sources)
+    for heading_, texts in (("What is missing", evaluation.problems), ("What to mind", evaluation.remarks)):
+        if texts:
+            yield f'<div class="problems"><h2>{heading_}</h2><ul>'
+            yield from (f"<li>{escape(text)}</li>" for text in texts)
+            yield "</ul></div>"
+    tasks = worst_first(evaluation.rows, evaluation.protocol.metrics)
+    yield f"<h2>Results, worst first</h2><p>{_what_is_shown(len(tasks))}"
+    for place, task in enumerate(tasks):
+        rows = [row for row in evaluation.rows if row.task == task]
+        yield from _case(task, rows, sources, with_videos=place < SHOWN_CASES)
     yield f"<script>{_TOGETHER}</script></html>"
 
 
@@ -95,15 +100,20 @@ def _table(evaluation: Evaluation) -> Iterator[str]:
     yield "</dl>"
 
 
-def _case(task: str, rows: list[ResultRow], sources: dict[str, Path]) -> Iterator[str]:
+def _what_is_shown(tasks: int) -> str:
+    videos = f"Videos are small copies of at most {LONGEST_SIDE} pixels and {MOST_FRAMES} frames"
+    return f"{videos}." if tasks <= SHOWN_CASES else f"{videos}, of the worst {SHOWN_CASES} of {tasks}."
+
+
+def _case(task: str, rows: list[ResultRow], sources: dict[str, Path], *, with_videos: bool) -> Iterator[str]:
     yield f'<section class="case"><h3>{escape(task)}</h3><div class="videos">'
-    if rows[0].clip in sources:
+    if with_videos and rows[0].clip in sources:
         yield _video(sources[rows[0].clip], "what is known")
     for row in rows:
         figures = ", ".join(
             f"{METRICS[name].title} {number(value)}" for name, value in row.figures.items() if metric_of(name) == name
         )
-        yield _video(Path(row.path) if row.path else None, f"{row.method}: {figures or row.problem}")
+        yield _video(Path(row.path) if with_videos and row.path else None, f"{row.method}: {figures or row.problem}")
     yield "</div></section>"
 
 

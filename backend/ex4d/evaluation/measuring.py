@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from ex4d.evaluation.pixel_measures import measure_pixels
 from ex4d.evaluation.protocols import Protocol
 from ex4d.evaluation.results import Method, doubts
 from ex4d.evaluation.seen_measures import measure_seen
+from ex4d.evaluation.vbench import figures_of_vbench
 from ex4d_core.errors import Ex4dError
 
 Measure = Callable[[ResultInputs, frozenset[str]], dict[str, float]]
@@ -85,20 +87,22 @@ def measure_results(
     networks: Networks,
     cache: MeasuredCache,
     device: torch.device,
+    vbench: Path,
 ) -> Iterator[ResultRow]:
-    """Yield a row for every task and method of a clip."""
+    """Yield a row for every task and method of a clip; videos for VBench are written into a folder."""
     for task in inputs.tasks:
         known: KnownViews | None = None
         for method in methods:
             try:
-                path = method.find(task)
+                path = None if task.name in method.failed else method.find(task)
                 if path is None:
-                    yield _without_result(method, task, f"no result for it in {method.folder}")
+                    why = method.failed.get(task.name) or f"no result for it in {method.folder}"
+                    yield _without_result(method, task, why)
                     continue
                 if known is None:
                     known = KnownViews.of(task, inputs.scene, protocol, str(device))
                 result = Frames(path, known.size, len(known.source))
-                yield _measured(method, task, result, known, protocol, networks, cache, device)
+                yield _measured(method, task, result, known, protocol, networks, cache, device, vbench)
             except Ex4dError as error:
                 yield _without_result(method, task, str(error))
 
@@ -116,6 +120,7 @@ def _measured(
     networks: Networks,
     cache: MeasuredCache,
     device: torch.device,
+    vbench: Path,
 ) -> ResultRow:
     figures: dict[str, float] = {}
     features: dict[str, tuple[str, str]] = {}
@@ -151,8 +156,12 @@ def _measured(
             )
         except (NotMeasuredError, Ex4dError) as error:
             missing[name] = str(error)
+    if "vbench" in protocol.metrics:
+        own, why = figures_of_vbench(result, method.name, task.name, known.source.fps, vbench)
+        figures |= own
+        missing |= {"vbench": why} if why else {}
     moves = task.camera is not None and bool(np.ptp(task.camera.world_to_camera, axis=0).max() > 1e-6)
-    notes = (*result.notes, *doubts(result, moves))
+    notes = (*result.notes, *_other_rate(result, known), *doubts(result, moves))
     return ResultRow(
         *(method.name, task.name, task.clip.name, task.group, task.seed, str(result.path)),
         figures=figures,
@@ -160,3 +169,10 @@ def _measured(
         missing=missing,
         notes=notes,
     )
+
+
+def _other_rate(result: Frames, known: KnownViews) -> Iterator[str]:
+    """That a movie says another frame rate than the footage; images say none."""
+    if result.states_rate and known.source.states_rate and result.fps != known.source.fps:
+        rates = f"{float(result.fps):.6g} frames a second in place of {float(known.source.fps):.6g}"
+        yield f"it has {rates}: frames are compared in order, whatever their time"

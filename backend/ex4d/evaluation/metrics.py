@@ -21,7 +21,6 @@ class Metric:
         weights: the part of `ex4d.weights.catalogue` whose network it uses; "" for none.
         of_sets: whether it is of all results together, not of each.
         regions: whether it is also given over seen and over unseen pixels.
-        elsewhere: whether another program measures it, which its meaning names; then the table has no column of it.
         meaning: one sentence for the report.
     """
 
@@ -33,7 +32,6 @@ class Metric:
     weights: str = ""
     of_sets: bool = False
     regions: bool = False
-    elsewhere: bool = False
 
 
 METRICS: dict[str, Metric] = {
@@ -165,18 +163,17 @@ METRICS: dict[str, Metric] = {
         "",
         True,
         (),
-        "Not in the table: the package vbench is a program of its own; run it over the folders of results.",
-        elsewhere=True,
+        "VBench's own figures, read from the files that its command wrote; a column a dimension.",
     ),
 }
 
 
 def metric_of(value: str) -> str:
-    """The metric whose figure this is: "psnr" of "psnr/seen"."""
+    """The metric whose figure this is: "psnr" of "psnr/seen", "vbench" of "vbench/motion_smoothness"."""
     return value.partition("/")[0]
 
 
 def title_of(value: str) -> str:
-    """A figure's column title."""
-    name, _, region = value.partition("/")
-    return f"{METRICS[name].title}{f', {region}' if region else ''}"
+    """A figure's column title: with its region, or VBench's dimension."""
+    name, _, part = value.partition("/")
+    return f"{METRICS[name].title}{f', {part}' if part else ''}".replace("_", " ")

@@ -27,6 +27,7 @@ def document(evaluation: Evaluation) -> dict[str, Any]:
         "table": [asdict(row) for row in evaluation.table],
         "results": [asdict(row) for row in evaluation.rows],
         "problems": evaluation.problems,
+        "remarks": evaluation.remarks,
     }
 
 
@@ -59,11 +60,8 @@ def markdown(evaluation: Evaluation) -> str:
     lines += [f"- **{METRICS[name].title}**: {METRICS[name].meaning}" for name in protocol.metrics]
     for title, sentences in (
         ("What the protocol leaves open", protocol.open),
-        (
-            "How results were fitted",
-            dict.fromkeys(f"{row.method}: {note}" for row in evaluation.rows for note in row.notes),
-        ),
         ("What is missing", evaluation.problems),
+        ("What to mind", evaluation.remarks),
     ):
         if sentences:
             lines += ["", f"## {title}", "", *(f"- {sentence}" for sentence in sentences)]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +26,12 @@ class Method:
         name: of its rows.
         folder: with one result a task, named as the task: a movie, a folder of images, or a take's folder. Its masks
             are beside it, as NAME.mask, or in the take's folder.
+        failed: of tasks by name, why there is no result.
     """
 
     name: str
     folder: Path
+    failed: Mapping[str, str] = field(default_factory=dict)
 
     @staticmethod
     def parse(text: str) -> Method:
@@ -41,6 +43,8 @@ class Method:
         name, equals, folder = text.partition("=")
         if not equals or not name or not folder:
             raise EvaluationError(f"results are given as NAME=FOLDER, not {text!r}")
+        if not is_method(name):
+            raise EvaluationError(f"a method's name must be usable as a folder's, not {name!r}")
         if not Path(folder).is_dir():
             raise EvaluationError(f"the results of {name} are not at {folder}: there is no such folder")
         return Method(name, Path(folder))
@@ -74,6 +78,11 @@ class Method:
         if len(found) > 1:
             raise EvaluationError(f"{self.name} has two files of {place.name}: {found[0].name} and {found[1].name}")
         return found[0] if found else None
+
+
+def is_method(name: str) -> bool:
+    """Whether a method can be called so: folders are called by it."""
+    return name not in ("", ".", "..") and not set(name) & set("/\\\0")
 
 
 def doubts(frames: Frames, asked_to_move: bool) -> Iterator[str]:

@@ -18,7 +18,7 @@ from ex4d.evaluation.datasets import load_clips
 from ex4d.evaluation.errors import EvaluationError
 from ex4d.evaluation.measured_cache import MeasuredCache
 from ex4d.evaluation.measuring import NO_RESULT, ResultRow, measure_results
-from ex4d.evaluation.metrics import METRICS
+from ex4d.evaluation.metrics import METRICS, metric_of
 from ex4d.evaluation.networks import Networks
 from ex4d.evaluation.protocols import Protocol
 from ex4d.evaluation.results import Method
@@ -66,6 +66,20 @@ class Evaluation:
             for (name, why), results in affected.items()
         ]
 
+    @property
+    def remarks(self) -> list[str]:
+        """What was measured, but not as it should be: fitted or suspicious results, and sets of few samples."""
+        affected: dict[str, list[str]] = {}
+        for row in self.rows:
+            for text in row.notes:
+                affected.setdefault(text, []).append(f"{row.method}/{row.task}")
+        for row in self.table:
+            for name, figure in row.figures.items():
+                if figure.remark:
+                    text = f"{METRICS[metric_of(name)].title}: {figure.remark}"
+                    affected.setdefault(text, []).append(f"{row.method}/{row.group}".rstrip("/"))
+        return [f"{text} ({_named(results, len(self.rows))})" for text, results in affected.items()]
+
 
 def _named(results: Sequence[str], of: int) -> str:
     if len(results) == of and of > 1:
@@ -88,7 +102,8 @@ class _Job:
         cache = MeasuredCache(self.work / "measured")
         try:
             inputs = ClipInputs.prepare(clip, self.protocol, self.work, str(device))
-            return list(measure_results(inputs, self.methods, self.protocol, networks, cache, device))
+            how = (self.protocol, networks, cache, device, self.work / "vbench")
+            return list(measure_results(inputs, self.methods, *how))
         except Ex4dError as error:
             return [
                 ResultRow(method.name, clip.name, clip.name, "", 0, missing={NO_RESULT: str(error)})

@@ -10,7 +10,7 @@ import numpy as np
 from ex4d.evaluation.feature_measures import FEW_SAMPLES, frechet_distance
 from ex4d.evaluation.inputs import NotMeasuredError
 from ex4d.evaluation.measuring import ResultRow
-from ex4d.evaluation.metrics import METRICS
+from ex4d.evaluation.metrics import METRICS, metric_of
 from ex4d.evaluation.protocols import Protocol
 
 CONFIDENCE = 0.95
@@ -83,23 +83,21 @@ def _table_row(method: str, group: str, rows: list[ResultRow], protocol: Protoco
     for name in _names(rows):
         figures[name] = mean_with_interval([row.figures[name] for row in rows if name in row.figures])
     for name in protocol.metrics:
-        if METRICS[name].elsewhere:
-            continue
         if METRICS[name].of_sets:
             try:
                 figures[name] = _of_sets(name, rows)
             except NotMeasuredError as error:
                 missing[name] = str(error)
-        elif name not in figures:
+        elif not any(metric_of(figure) == name for figure in figures):
             reasons = dict.fromkeys(row.missing[name] for row in rows if name in row.missing)
             missing[name] = "; ".join(reasons) or "no results"
     return TableRow(method, group, figures, missing, sum(bool(row.path) for row in rows), len(rows))
 
 
 def _names(rows: Iterable[ResultRow]) -> list[str]:
-    """Of all figures, in the metrics' order: a metric, then its regions."""
-    found = dict.fromkeys(name for row in rows for name in row.figures)
-    return [name for metric in METRICS for name in (metric, f"{metric}/seen", f"{metric}/unseen") if name in found]
+    """Of all figures, in the metrics' order: a metric, then its regions or dimensions."""
+    found = sorted({name for row in rows for name in row.figures})
+    return [name for metric in METRICS for name in found if metric_of(name) == metric]
 
 
 def _of_sets(name: str, rows: list[ResultRow]) -> Figure:

@@ -1,4 +1,6 @@
-"""A page for people who judge: two results of one task side by side, blind and in random order; answers as CSV.
+"""A page for people who judge: two results of one task side by side, blind; answers as CSV.
+
+Which pairs are shown is the same for everybody; their order and sides are drawn again whenever the page is opened.
 
 The page stands alone and sends nothing: whoever answers saves a file, and `count_votes` counts the files.
 """
@@ -87,8 +89,17 @@ def write_study(evaluation: Evaluation, path: Path, *, seed: int = 0, most: int 
     pairs = pairs_of(evaluation.rows, seed=seed, most=most)
     if not pairs:
         raise EvaluationError("a study compares two methods: no task has results of two")
-    write_text(path, "\n".join(_page(pairs)) + "\n")
+    write_text(path, study_page(pairs))
     return len(pairs)
+
+
+def study_page(pairs: Sequence[Pair]) -> str:
+    """The page of these pairs.
+
+    Raises:
+        MediaError: a result cannot be read.
+    """
+    return "\n".join(_page(pairs)) + "\n"
 
 
 def count_votes(files: Iterable[Path]) -> dict[str, Votes]:
@@ -121,8 +132,7 @@ def _page(pairs: Sequence[Pair]) -> Iterator[str]:
     yield f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Study</title><style>{_STYLE}</style>'
     yield f"<h1>{escape(_QUESTION)}</h1>"
     for number, pair in enumerate(pairs):
-        shown = " hidden" if number else ""
-        yield f'<section{shown} data-pair="{number}"><p>{number + 1} of {len(pairs)}</p><div class="videos">'
+        yield f'<section hidden data-pair="{number}"><p class="count"></p><div class="videos">'
         for path in (pair.left_path, pair.right_path):
             yield f'<video autoplay loop muted playsinline controls src="{video_data(path, 480)}"></video>'
         yield "</div><p>" + " ".join(
@@ -144,20 +154,35 @@ button { font: inherit; padding: .5rem 1.5rem; }
 _SCRIPT = """
 const answers = [];
 const quoted = text => '"' + String(text).replaceAll('"', '""') + '"';
-for (const section of document.querySelectorAll("section[data-pair]")) {
-  const number = Number(section.dataset.pair);
+// Fisher and Yates: neither fatigue nor habit favours a pair or a side.
+const order = pairs.map((_, number) => number);
+for (let last = order.length - 1; last > 0; last--) {
+  const other = Math.floor(Math.random() * (last + 1));
+  [order[last], order[other]] = [order[other], order[last]];
+}
+const end = document.getElementById("end");
+const sections = order.map(number => document.querySelector(`section[data-pair="${number}"]`));
+sections.forEach((section, place) => {
+  const [task, left, right] = pairs[order[place]];
+  const swapped = Math.random() < 0.5;
+  if (swapped) {
+    const videos = section.querySelector(".videos");
+    videos.append(videos.children[0]);
+  }
+  section.querySelector(".count").textContent = `${place + 1} of ${sections.length}`;
   for (const button of section.querySelectorAll("button")) {
     button.addEventListener("click", () => {
-      answers[number] = [...pairs[number], button.dataset.choice];
+      answers.push([task, ...(swapped ? [right, left] : [left, right]), button.dataset.choice]);
       section.hidden = true;
-      const next = document.querySelector(`section[data-pair="${number + 1}"]`) || document.getElementById("end");
+      const next = sections[place + 1] || end;
       next.hidden = false;
-      if (next.id === "end") {
+      if (next === end) {
         const lines = [columns, ...answers].map(row => row.map(quoted).join(","));
         const file = new Blob([lines.join("\\r\\n") + "\\r\\n"], {type: "text/csv"});
-        next.querySelector("a").href = URL.createObjectURL(file);
+        end.querySelector("a").href = URL.createObjectURL(file);
       }
     });
   }
-}
+});
+sections[0].hidden = false;
 """

@@ -23,9 +23,9 @@ _ENOUGH = 0.95  # share of the key frames in a solve that is good enough to try 
 _FEWEST_POINTS = 20  # that a frame must see
 _ROUNDS = 3
 _LARGEST_ERROR = 1.5  # pixels of the working size; beyond, a feature is on something that moved, or matched by mistake
-_LOSS_SCALE = (
-    0.5  # pixels, about a feature's own error: beyond it, Cauchy's loss takes residuals less and less seriously
-)
+# Pixels, about a feature's own error: beyond it, Cauchy's loss takes residuals less and less seriously. With 0.5, what
+# moved by less than a pixel from frame to frame drew the path off by more than 1 % of its length.
+_LOSS_SCALE = 0.2
 _MOST_ITERATIONS, _TOLERANCE = 100, 1e-7  # of bundle adjustment, and by what share its cost must still fall
 _ADJUSTING = 0.3  # share of the time that bundle adjustment takes
 

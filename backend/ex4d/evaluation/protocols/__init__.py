@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,8 +14,11 @@ from ex4d.evaluation.clips import EvaluationClip, Frames, Task
 from ex4d.evaluation.errors import EvaluationError
 from ex4d.evaluation.metrics import METRICS
 from ex4d_core.cameras import CameraPath
+from ex4d_core.errors import RequestError
 from ex4d_core.scene import PlacedFootage
+from ex4d_core.shot import ENGINES, EngineName
 from ex4d_core.trajectories import Trajectory, shot_path
+from ex4d_core.wan_settings import DEFAULT_PRESET, WanSettings, wan_preset
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -40,6 +43,19 @@ class AngleRange:
 
 
 @dataclass(frozen=True)
+class TakeSettings:
+    """How this project makes results of its own for a protocol.
+
+    Attributes:
+        engine: of every take.
+        wan: of the engine wan; the seed is each task's.
+    """
+
+    engine: EngineName = "preview"
+    wan: WanSettings = field(default_factory=WanSettings)
+
+
+@dataclass(frozen=True)
 class Protocol:
     """How a data set is evaluated.
 
@@ -53,6 +69,7 @@ class Protocol:
         reference: what FID and FVD compare with: the true views, or the footage.
         ranges: of cameras; () where the data set has its own.
         open: what the source of the protocol leaves open, and what is done here; sentences for the report.
+        generate: how `ex4d evaluate --generate` makes results.
     """
 
     name: str
@@ -64,6 +81,7 @@ class Protocol:
     reference: Reference
     ranges: tuple[AngleRange, ...] = ()
     open: tuple[str, ...] = ()
+    generate: TakeSettings = field(default_factory=TakeSettings)
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.metrics if name not in METRICS]
@@ -150,8 +168,8 @@ def _arc(scene: PlacedFootage, wanted: AngleRange, count: int) -> CameraPath:
 
 
 def _protocol(name: str, stored: dict[str, Any]) -> Protocol:
-    known = {field.name for field in fields(Protocol)} - {"name"}
-    unknown, missing = set(stored) - known, known - set(stored) - {"ranges", "open"}
+    known = {one.name for one in fields(Protocol)} - {"name"}
+    unknown, missing = set(stored) - known, known - set(stored) - {"ranges", "open", "generate"}
     if unknown or missing:
         wrong = f"unknown {sorted(unknown)[0]!r}" if unknown else f"{sorted(missing)[0]!r} is missing"
         raise EvaluationError(f"protocol {name}: {wrong}; a protocol has {', '.join(sorted(known))}")
@@ -160,7 +178,17 @@ def _protocol(name: str, stored: dict[str, Any]) -> Protocol:
             AngleRange(str(one["name"]), (float(one["degrees"][0]), float(one["degrees"][1])))
             for one in stored.pop("ranges", ())
         )
+        generate = _take_settings(dict(stored.pop("generate", {})))
         lists = {key: tuple(value) for key, value in stored.items() if isinstance(value, list)}
-        return Protocol(**{**stored, **lists}, name=name, ranges=ranges)
+        return Protocol(**{**stored, **lists}, name=name, ranges=ranges, generate=generate)
+    except RequestError as error:
+        raise EvaluationError(f"protocol {name}: [generate]: {error}") from error
     except (TypeError, KeyError, IndexError, ValueError) as error:
         raise EvaluationError(f"protocol {name} cannot be used: {error!r}") from error
+
+
+def _take_settings(stored: dict[str, Any]) -> TakeSettings:
+    engine = stored.pop("engine", TakeSettings.engine)
+    if engine not in ENGINES:
+        raise RequestError(f"engine must be one of {', '.join(ENGINES)}, not {engine!r}")
+    return TakeSettings(engine, wan_preset(stored.pop("preset", DEFAULT_PRESET), **stored))
