@@ -25,6 +25,7 @@ from ex4d_core.source_frames import (
     source_frames_from,
     to_text,
 )
+from ex4d_core.stereo import StereoSettings
 from ex4d_core.wan_settings import WORDS_AND_SEED, WanSettings
 
 MAX_LABEL = 200
@@ -131,6 +132,7 @@ class ShotRequest(Settings):
             None and a first_frame, so that a shot has one form only.
         wan: how the engine wan repaints. A preview keeps prompts and seed alone, for the final that is made of it.
         label: for people, in job lists.
+        stereo: two eyes side by side in each frame, of engine preview.
 
     Raises:
         RequestError: a field of the wrong type or out of range.
@@ -145,16 +147,24 @@ class ShotRequest(Settings):
     wan: WanSettings = field(default_factory=WanSettings)
     label: Annotated[str, Length(MAX_LABEL)] = ""
     source_frames: Annotated[tuple[int, ...] | None, Codec(None, to_text, source_frames_from)] = None
+    stereo: StereoSettings = field(default_factory=StereoSettings)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._settle_source_frames()
         self._settle_wan()
+        self._require_stereo()
         if not is_sha256(self.scene):
             raise RequestError(f"scene must be the SHA-256 of a scene manifest, not {self.scene!r:.80}")
         if len(self.camera) > MAX_FRAMES:
             raise RequestError(f"a shot may have at most {MAX_FRAMES} frames, not {len(self.camera)}")
-        require_size(self.camera)
+        require_size(self.camera.size)
+        require_size(self.frame_size)
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """(width, height) of the take's frames: in stereo, of both eyes side by side."""
+        return self.stereo.frame_size(self.camera)
 
     @property
     def footage_frames(self) -> Sequence[int]:
@@ -166,12 +176,14 @@ class ShotRequest(Settings):
     def to_wire(self) -> dict[str, Any]:
         """Plain values for msgpack and JSON; without what older sides refuse, where it says nothing.
 
-        That is source frames that are consecutive, one sample of each pixel, what is left to the engine (cleaning, and
+        That is source frames that are consecutive, a shot for one eye, one sample of each pixel, what is left to the engine (cleaning, and
         the memory of the clip), and what the engine wan does as EX-4D, or would do if this were no preview.
         """
         values = super().to_wire()
         if self.source_frames is None:
             del values["source_frames"]
+        if not self.stereo.is_on:
+            del values["stereo"]
         if self.render.samples == 1:
             del values["render"]["samples"]
         if self.render.clean is None:
@@ -213,9 +225,10 @@ class ShotRequest(Settings):
             CameraError: it has no such frames.
         """
         camera, shown = self.camera.frames(start, stop), self.source_frames
+        stereo = self.stereo.part(start, stop)
         if shown is None:
-            return replace(self, camera=camera, first_frame=self.first_frame + start)
-        return replace(self, camera=camera, source_frames=shown[start:stop])
+            return replace(self, camera=camera, first_frame=self.first_frame + start, stereo=stereo)
+        return replace(self, camera=camera, source_frames=shown[start:stop], stereo=stereo)
 
     def require_footage(self, frames: int) -> None:
         """Check that a scene of ``frames`` frames covers the shot.
@@ -239,8 +252,31 @@ class ShotRequest(Settings):
             kept = {name: getattr(self.wan, name) for name in WORDS_AND_SEED}
             object.__setattr__(self, "wan", WanSettings(**kept))
 
+    def _require_stereo(self) -> None:
+        if not self.stereo.is_on:
+            return
+        require_stereo(self.stereo, self.render, self.engine)
+        self.stereo.require_frames(len(self.camera))
+        if self.stereo.layout == "files":
+            raise RequestError("stereo files are two takes: request one with each of the cameras that `eyes` gives")
 
-def require_size(camera: CameraPath) -> None:
-    """Raises RequestError where a camera's frames are larger than this project renders."""
-    if max(camera.width, camera.height) > MAX_SIDE:
-        raise RequestError(f"a frame may have sides of at most {MAX_SIDE} pixels, not {camera.width}x{camera.height}")
+
+def require_stereo(stereo: StereoSettings, render: RenderSettings, engine: EngineName = "preview") -> None:
+    """Check that a render or take can be made with two eyes.
+
+    Raises:
+        RequestError: its convention or engine has one.
+    """
+    if stereo.is_on and render.convention == "reference":
+        raise RequestError("stereo does not exist in the reference convention: use the centered convention")
+    if stereo.is_on and engine == "wan":
+        raise RequestError(
+            "the engine wan takes one eye: two that are generated do not agree, which viewers see as flicker; use the "
+            "engine preview for stereo, or turn stereo off"
+        )
+
+
+def require_size(size: tuple[int, int]) -> None:
+    """Raises RequestError where (width, height) of frames is larger than this project renders."""
+    if max(size) > MAX_SIDE:
+        raise RequestError("a frame may have sides of at most {} pixels, not {}x{}".format(MAX_SIDE, *size))

@@ -279,7 +279,7 @@ def camera_from(
             raise RequestError(f"{options.camera} has {len(camera)} frames, not {options.frames}")
         camera = camera.frames(0, options.frames or len(camera))
         shown_frames(len(camera), options.first_frame, shown)
-        require_size(camera)
+        require_size(camera.size)
     else:
         move = settings_from(options, Trajectory)
         camera = shot_path(move, scene, **extent_of_move(options.frames, options.first_frame, shown))

@@ -1,0 +1,139 @@
+"""`HalfSphere`: an equirectangular image of 180 by 180 degrees, drawn as six perspective tiles and resampled once.
+
+Rasterizers draw perspective cameras. The half sphere in front of one is seen by the front face of a cube and the front
+halves of its four neighbours: six upright halves of faces, all of one size, so that they are drawn in one pass. A pixel
+of the image has a grid of rays, evenly spaced in longitude and latitude, each of which takes the nearest pixel of a
+tile. Tiles are as fine in their middles, where they are coarsest, as the rays, so nothing is smoothed twice, and masks
+and depths are not mixed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from ex4d.raster.frames import RenderedFrame
+from ex4d_core.cameras import CameraPath
+
+# Axes (right, down, forward) of each tile in the camera's own, and whether it is its face's right half.
+_TILES: tuple[tuple[tuple[tuple[int, int, int], ...], bool], ...] = (
+    (((1, 0, 0), (0, 1, 0), (0, 0, 1)), False),  # front
+    (((1, 0, 0), (0, 1, 0), (0, 0, 1)), True),
+    (((0, 0, 1), (0, 1, 0), (-1, 0, 0)), True),  # left
+    (((0, 0, -1), (0, 1, 0), (1, 0, 0)), False),  # right
+    (((0, 0, 1), (-1, 0, 0), (0, -1, 0)), True),  # up, on its side
+    (((0, 0, 1), (1, 0, 0), (0, 1, 0)), True),  # down, on its side
+)
+TILES = len(_TILES)
+
+
+def directions(side: int, across: np.ndarray, down: np.ndarray) -> np.ndarray:
+    """Unit directions (..., 3), OpenCV axes, of places in an equirectangular image of 180 by 180 degrees.
+
+    Args:
+        side: of the image, pixels.
+        across, down: pixels from its top left corner; the first pixel's middle is 0.5.
+    """
+    longitude, latitude = (across / side - 0.5) * math.pi, (down / side - 0.5) * math.pi
+    longitude, latitude = np.broadcast_arrays(longitude, latitude)
+    return np.stack(
+        [np.cos(latitude) * np.sin(longitude), np.sin(latitude), np.cos(latitude) * np.cos(longitude)], axis=-1
+    )
+
+
+class HalfSphere:
+    """Splits cameras into tiles, and assembles what they show."""
+
+    def __init__(self, side: int, samples: int) -> None:
+        """Compute where each ray meets the tiles.
+
+        Args:
+            side: of the image, pixels.
+            samples: rays of each pixel, per axis.
+        """
+        self.side, self.samples = side, samples
+        # Rays are pi / (side * samples) apart, pixels in the middle of a face 2 / face.
+        face = 2 * math.ceil(side * samples / math.pi)
+        self._width, self._height = face // 2, face
+        places = (np.arange(samples) + 0.5) / samples
+        self._pixels: list[np.ndarray] = []
+        self._stretch: list[np.ndarray] = []
+        for y in places:
+            for x in places:
+                rays = directions(side, np.arange(side)[None] + x, np.arange(side)[:, None] + y)
+                pixels, stretch = self._met(rays)
+                self._pixels.append(pixels)
+                self._stretch.append(stretch)
+
+    def tiles(self, camera: CameraPath) -> CameraPath:
+        """The tiles of each camera of a path, those of a frame after each other; its lens does not matter."""
+        turned = np.zeros((TILES, 4, 4))
+        turned[:, :3, :3], turned[:, 3, 3] = [axes for axes, _ in _TILES], 1
+        world_to_camera = turned[None] @ camera.world_to_camera[:, None]
+        focal = self._height / 2
+        intrinsics = np.array(
+            [[[focal, 0, 0 if right else focal], [0, focal, focal], [0, 0, 1]] for _, right in _TILES], np.float64
+        )
+        return CameraPath(
+            world_to_camera.reshape(-1, 4, 4), np.tile(intrinsics, (len(camera), 1, 1)), self._width, self._height
+        )
+
+    def assembled(self, index: int, tiles: Sequence[RenderedFrame]) -> RenderedFrame:
+        """The image of one frame's tiles, which have one sample of each pixel.
+
+        Its depth is the distance along the ray, since depth along z is 0 at the image's sides.
+        """
+        color, mask, depth = (
+            np.stack([getattr(tile, name) for tile in tiles]) for name in ("color", "mask", "depth")
+        )
+        color, mask, depth = color.reshape(-1, 3), mask.ravel(), depth.ravel()
+        remembers = tiles[0].remembered is not None
+        recalled = np.stack([tile.remembered for tile in tiles]).ravel() if remembers else None
+        size = self.side, self.side
+        seen, known = np.zeros(size, np.int32), np.zeros(size, np.int32)
+        seen_color, known_color = np.zeros((*size, 3), np.int32), np.zeros((*size, 3), np.int32)
+        nearest, nearest_seen = np.full(size, np.inf, np.float32), np.full(size, np.inf, np.float32)
+        for pixels, stretch in zip(self._pixels, self._stretch, strict=True):
+            now, hit, far = color[pixels], mask[pixels], depth[pixels] * stretch
+            seen += hit
+            seen_color += now * hit[..., None]
+            nearest = np.minimum(nearest, far)
+            nearest_seen = np.minimum(nearest_seen, np.where(hit, far, np.inf))
+            if recalled is not None:
+                held = recalled[pixels] & ~hit
+                known += held
+                known_color += now * held[..., None]
+        every = self.samples**2
+        alpha = ((255 * seen + every // 2) // every).astype(np.uint8)
+        whole_mask = alpha >= 128
+        image = _mean(seen_color, seen)
+        remembered = None
+        if recalled is not None:
+            remembered = ~whole_mask & (2 * (seen + known) >= every) & (known > 0)
+            image = np.where(remembered[..., None], _mean(seen_color + known_color, seen + known), image)
+        nearest = np.where(whole_mask, nearest_seen, nearest)
+        return RenderedFrame(index, image, whole_mask, nearest, None, alpha, remembered)
+
+    def _met(self, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The pixel that each ray meets, of all tiles' one after the other, and its length for a depth of 1 there."""
+        axes = np.array([axes for axes, _ in _TILES], np.float64)
+        # Faces, of which the first two tiles are one: the ray leaves through the one that it leans to most.
+        forward = np.stack([rays @ axes[tile, 2] for tile in range(1, TILES)])
+        tile = forward.argmax(axis=0) + 1
+        tile = np.where((tile == 1) & (rays[..., 0] < 0), 0, tile)
+        local = np.einsum("...ij,...j->...i", axes[tile], rays)
+        right_half = np.array([right for _, right in _TILES])[tile]
+        focal = self._height / 2
+        across = local[..., 0] / local[..., 2] * focal + np.where(right_half, 0, focal)
+        down = local[..., 1] / local[..., 2] * focal + focal
+        column = across.astype(np.int64).clip(0, self._width - 1)
+        row = down.astype(np.int64).clip(0, self._height - 1)
+        pixels = ((tile * self._height + row) * self._width + column).astype(np.int32)
+        return pixels, (1 / local[..., 2]).astype(np.float32)
+
+
+def _mean(total: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8, the mean colour of so many rays; black of none."""
+    return (total / np.maximum(count, 1)[..., None] + 0.5).astype(np.uint8)
