@@ -55,7 +55,7 @@ class RemoteTake(RemoteJob):
         """
         path = self._path_for(event)
         frames = len(self.request.camera) if event.kind == "file" else 1
-        width, height = self.request.camera.size
+        width, height = self.request.frame_size
         most = _LEAST_BYTES + frames * (_FRAME_BYTES + _PIXEL_BYTES * width * height)
         if path is not None and event.size > most:
             raise UnexpectedReply(

@@ -112,6 +112,11 @@ class StereoSettings(Settings):
         """Whether there are two eyes."""
         return self.layout != "off"
 
+    @property
+    def kind_of_movie(self) -> Literal["side-by-side", "vr180"] | None:
+        """How the frames of one movie have both eyes; None where they do not."""
+        return None if self.layout in ("off", "files") else self.layout
+
     def part(self, start: int, stop: int) -> StereoSettings:
         """The settings of a shot's frames from ``start`` up to, but not including, ``stop``."""
         interaxial, convergence = (
@@ -143,7 +148,7 @@ class StereoSettings(Settings):
     def frame_size(self, camera: CameraPath) -> tuple[int, int]:
         """(width, height) of the images, of both eyes where they are side by side."""
         width, height = self.eye_size(camera)
-        return (2 * width if self.layout in ("side-by-side", "vr180") else width), height
+        return (2 * width if self.kind_of_movie else width), height
 
     def pixel_aspect(self, camera: CameraPath) -> float:
         """Width of the images' pixels by their height."""

@@ -59,13 +59,14 @@ class HalfSphere:
         self._width, self._height = face // 2, face
         places = (np.arange(samples) + 0.5) / samples
         self._pixels: list[np.ndarray] = []
-        self._stretch: list[np.ndarray] = []
         for y in places:
             for x in places:
                 rays = directions(side, np.arange(side)[None] + x, np.arange(side)[:, None] + y)
-                pixels, stretch = self._met(rays)
-                self._pixels.append(pixels)
-                self._stretch.append(stretch)
+                self._pixels.append(self._met(rays))
+        down = (np.arange(face) + 0.5) / (face / 2) - 1
+        lengths = np.sqrt(1 + down[:, None] ** 2 + down[None] ** 2).astype(np.float32)
+        # Distance along the ray of each pixel of a tile whose depth is 1: of left and right halves.
+        self._lengths = lengths[:, : self._width], lengths[:, self._width :]
 
     def tiles(self, camera: CameraPath) -> CameraPath:
         """The tiles of each camera of a path, those of a frame after each other; its lens does not matter."""
@@ -85,18 +86,18 @@ class HalfSphere:
 
         Its depth is the distance along the ray, since depth along z is 0 at the image's sides.
         """
-        color, mask, depth = (
-            np.stack([getattr(tile, name) for tile in tiles]) for name in ("color", "mask", "depth")
-        )
-        color, mask, depth = color.reshape(-1, 3), mask.ravel(), depth.ravel()
+        color = np.stack([tile.color for tile in tiles]).reshape(-1, 3)
+        mask = np.stack([tile.mask for tile in tiles]).ravel()
+        halves = [self._lengths[right] for _, right in _TILES]
+        depth = np.stack([tile.depth * length for tile, length in zip(tiles, halves, strict=True)]).ravel()
         remembers = tiles[0].remembered is not None
         recalled = np.stack([tile.remembered for tile in tiles]).ravel() if remembers else None
         size = self.side, self.side
         seen, known = np.zeros(size, np.int32), np.zeros(size, np.int32)
         seen_color, known_color = np.zeros((*size, 3), np.int32), np.zeros((*size, 3), np.int32)
         nearest, nearest_seen = np.full(size, np.inf, np.float32), np.full(size, np.inf, np.float32)
-        for pixels, stretch in zip(self._pixels, self._stretch, strict=True):
-            now, hit, far = color[pixels], mask[pixels], depth[pixels] * stretch
+        for pixels in self._pixels:
+            now, hit, far = color[pixels], mask[pixels], depth[pixels]
             seen += hit
             seen_color += now * hit[..., None]
             nearest = np.minimum(nearest, far)
@@ -116,8 +117,8 @@ class HalfSphere:
         nearest = np.where(whole_mask, nearest_seen, nearest)
         return RenderedFrame(index, image, whole_mask, nearest, None, alpha, remembered)
 
-    def _met(self, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The pixel that each ray meets, of all tiles' one after the other, and its length for a depth of 1 there."""
+    def _met(self, rays: np.ndarray) -> np.ndarray:
+        """The pixel that each ray meets, of all tiles' one after the other."""
         axes = np.array([axes for axes, _ in _TILES], np.float64)
         # Faces, of which the first two tiles are one: the ray leaves through the one that it leans to most.
         forward = np.stack([rays @ axes[tile, 2] for tile in range(1, TILES)])
@@ -130,8 +131,7 @@ class HalfSphere:
         down = local[..., 1] / local[..., 2] * focal + focal
         column = across.astype(np.int64).clip(0, self._width - 1)
         row = down.astype(np.int64).clip(0, self._height - 1)
-        pixels = ((tile * self._height + row) * self._width + column).astype(np.int32)
-        return pixels, (1 / local[..., 2]).astype(np.float32)
+        return ((tile * self._height + row) * self._width + column).astype(np.int32)
 
 
 def _mean(total: np.ndarray, count: np.ndarray) -> np.ndarray:
