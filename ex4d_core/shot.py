@@ -176,8 +176,9 @@ class ShotRequest(Settings):
     def to_wire(self) -> dict[str, Any]:
         """Plain values for msgpack and JSON; without what older sides refuse, where it says nothing.
 
-        That is source frames that are consecutive, a shot for one eye, one sample of each pixel, what is left to the engine (cleaning, and
-        the memory of the clip), and what the engine wan does as EX-4D, or would do if this were no preview.
+        That is source frames that are consecutive, one sample of each pixel, what is left to the engine (cleaning, and
+        the memory of the clip), what the engine wan does as EX-4D, or would do if this were no preview, and that there
+        is one eye.
         """
         values = super().to_wire()
         if self.source_frames is None:

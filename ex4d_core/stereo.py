@@ -38,7 +38,7 @@ def _numbers(text: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",")]
     except ValueError as error:
-        raise RequestError(f"invalid distance {text!r}: expected a number, or one for each frame with commas") from error
+        raise RequestError(f"invalid distance {text!r}: expected a number, or a,b,c for each frame") from error
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class StereoSettings(Settings):
         if not self.interaxial or self.convergence == ():
             raise RequestError("interaxial and convergence need at least one distance, or no convergence at all")
         if self.layout == "vr180" and self.convergence is not None:
-            raise RequestError("convergence does not exist in layout vr180, where the viewer's eyes converge: leave it out")
+            raise RequestError("vr180 has no convergence, since the viewer's own eyes converge: leave it out")
         for name in ("interaxial", "convergence", "pivot_eye", "vr180_side"):
             other_layout = self.layout == "off" or (name == "vr180_side" and self.layout != "vr180")
             if other_layout and getattr(self, name) != getattr(StereoSettings, name):
@@ -179,9 +179,7 @@ class StereoSettings(Settings):
         return float(interaxial * camera.intrinsics[frame, 0, 0] * (1 / depth - screen))
 
 
-def disparity_note(
-    stereo: StereoSettings, camera: CameraPath, depth_range: Sequence[float], depth_scale: str
-) -> str:
+def disparity_note(stereo: StereoSettings, camera: CameraPath, depth_range: Sequence[float], depth_scale: str) -> str:
     """What a person should know of a stereo shot's disparity in frame 0, and of a scale that is not known.
 
     Args:

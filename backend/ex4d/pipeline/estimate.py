@@ -245,7 +245,8 @@ def estimate_render(
 
     def make(folder: Path, start: int, part: CameraPath) -> None:
         shown = shown_frames(len(camera), first_frame, source_frames)[start : start + len(part)]
-        how = {"source_frames": shown, "device": device, "machine": machine, "stereo": stereo.part(start, start + len(part))}
+        how = {"source_frames": shown, "device": device, "machine": machine}
+        how |= {"stereo": stereo.part(start, start + len(part))}
         if arrays:
             render_views(scene, part, settings, **how).save(folder / "arrays.npz")
         else:

@@ -14,6 +14,7 @@ from ex4d.raster import RenderedFrame
 from ex4d.raster.half_sphere import TILES, HalfSphere
 from ex4d.raster.stereo_frames import side_by_side
 from ex4d_core.cameras import CameraPath
+from ex4d_core.errors import RequestError
 from ex4d_core.render_settings import RenderSettings
 from ex4d_core.scene import PlacedFootage
 from ex4d_core.shot import require_stereo
@@ -47,6 +48,8 @@ def render_eyes(
         yield from render_shot(scene, camera, settings, source_frames=shown, **how)
         return
     require_stereo(stereo, settings)
+    if stereo.layout == "files":
+        raise RequestError("stereo files are two renders: render each of the cameras that `eyes` gives")
     eyes, sphere = stereo.eyes(camera), None
     if stereo.layout == "vr180":
         sphere = HalfSphere(stereo.eye_size(camera)[0], settings.samples)
