@@ -1,4 +1,4 @@
-"""Stereo from a clip of known geometry to files: disparity of planes, directions of VR180, and what is written where."""
+"""Stereo from a clip of known geometry to files: disparity, directions of VR180, and what is written where."""
 
 from __future__ import annotations
 
