@@ -90,47 +90,35 @@ def test_a_final_is_refused_with_the_way_out(shot, camera, render):
 
 @pytest.mark.parametrize("pivot", ["LEFT", "CENTER"])
 def test_eyes_see_what_blenders_own_see(shot, camera, render, pivot, tmp_path):
-    """A small light, rendered by Cycles for both eyes."""
+    """A small ball, rendered by Cycles for both eyes."""
     stereo = camera.data.stereo
     stereo.pivot, stereo.interocular_distance, stereo.convergence_distance = pivot, 0.4, 3.0
     camera.data.shift_x = 0.05
     render.resolution_x, render.resolution_y, render.resolution_percentage = 160, 90, 100
     scene = bpy.context.scene
     scene.frame_set(FIRST)
-    place = camera.matrix_world @ np.array([0.1, -0.2, -1.6, 1.0])
-    light_up(tuple(place)[:3])
+    place = np.array(camera.matrix_world) @ [0.1, -0.2, -1.6, 1.0]
+    bpy.ops.mesh.primitive_uv_sphere_add(radius=0.06, location=place[:3])
+    ball = bpy.context.object
     for one in scene.objects:
-        one.hide_render = one.name not in ("light", camera.name)
+        one.hide_render = one not in (ball, camera)
     scene.camera, scene.render.engine, scene.cycles.samples = camera, "CYCLES", 4
     scene.cycles.use_denoising = False
     render.filepath, render.image_settings.file_format = str(tmp_path / "eye"), "PNG"
-    render.image_settings.views_format = "INDIVIDUAL"
+    render.image_settings.views_format, render.image_settings.color_mode = "INDIVIDUAL", "RGBA"
+    render.film_transparent = True
     bpy.ops.render.render(write_still=True)
     made = request_of(shot, camera)
-    point = np.linalg.inv(np.array(shot.matrix_world)) @ [*tuple(place)[:3], 1.0]
+    point = np.linalg.inv(np.array(shot.matrix_world)) @ place
     for eye, name in zip(made.stereo.eyes(made.camera), "LR", strict=True):
-        np.testing.assert_allclose(centre_of_light(tmp_path / f"eye_{name}.png"), shown(eye, point), atol=0.5)
+        np.testing.assert_allclose(centre_of_ball(tmp_path / f"eye_{name}.png"), shown(eye, point), atol=0.5)
 
 
-def light_up(place: tuple[float, float, float]) -> None:
-    bpy.ops.mesh.primitive_uv_sphere_add(radius=0.06, location=place)
-    sphere = bpy.context.object
-    sphere.name = "light"
-    material = bpy.data.materials.new("light")
-    material.use_nodes = True
-    material.node_tree.nodes.clear()
-    emission = material.node_tree.nodes.new("ShaderNodeEmission")
-    output = material.node_tree.nodes.new("ShaderNodeOutputMaterial")
-    material.node_tree.links.new(emission.outputs[0], output.inputs[0])
-    sphere.data.materials.append(material)
-
-
-def centre_of_light(path: Path) -> tuple[float, float]:
-    """Column and row of an image's light, in pixels from the top left corner."""
+def centre_of_ball(path: Path) -> tuple[float, float]:
+    """Column and row of what is not transparent in an image, in pixels from the top left corner."""
     image = bpy.data.images.load(str(path))
     width, height = image.size
-    bright = np.array(image.pixels[:]).reshape(height, width, 4)[::-1, :, 0] > 0.6
-    rows, columns = np.nonzero(bright)
+    rows, columns = np.nonzero(np.array(image.pixels[:]).reshape(height, width, 4)[::-1, :, 3] > 0.5)
     assert len(rows) > 10
     return columns.mean() + 0.5, rows.mean() + 0.5
 
