@@ -272,8 +272,8 @@ def require_stereo(stereo: StereoSettings, render: RenderSettings, engine: Engin
         raise RequestError("stereo does not exist in the reference convention: use the centered convention")
     if stereo.is_on and engine == "wan":
         raise RequestError(
-            "the engine wan takes one eye: two that are generated do not agree, which viewers see as flicker; use the "
-            "engine preview for stereo, or turn stereo off"
+            "the engine wan takes one eye, since two that are generated do not agree: turn stereo off, or use the "
+            "engine preview; docs/how-to/stereo.md makes stereo of a final"
         )
 
 

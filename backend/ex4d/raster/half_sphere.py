@@ -92,30 +92,33 @@ class HalfSphere:
         depth = np.stack([tile.depth * length for tile, length in zip(tiles, halves, strict=True)]).ravel()
         remembers = tiles[0].remembered is not None
         recalled = np.stack([tile.remembered for tile in tiles]).ravel() if remembers else None
-        size = self.side, self.side
-        seen, known = np.zeros(size, np.int32), np.zeros(size, np.int32)
-        seen_color, known_color = np.zeros((*size, 3), np.int32), np.zeros((*size, 3), np.int32)
-        nearest, nearest_seen = np.full(size, np.inf, np.float32), np.full(size, np.inf, np.float32)
+        count = self.side**2
+        seen, known = np.zeros(count, np.int32), np.zeros(count, np.int32)
+        seen_color, known_color = np.zeros((count, 3), np.int32), np.zeros((count, 3), np.int32)
+        nearest, nearest_seen = np.full(count, np.inf, np.float32), np.full(count, np.inf, np.float32)
         for pixels in self._pixels:
-            now, hit, far = color[pixels], mask[pixels], depth[pixels]
-            seen += hit
-            seen_color += now * hit[..., None]
-            nearest = np.minimum(nearest, far)
-            nearest_seen = np.minimum(nearest_seen, np.where(hit, far, np.inf))
+            nearest = np.minimum(nearest, depth[pixels])
+            # Most of a half sphere shows nothing, and colours are the most of the work.
+            hit = np.flatnonzero(mask[pixels])
+            seen[hit] += 1
+            seen_color[hit] += color[pixels[hit]]
+            nearest_seen[hit] = np.minimum(nearest_seen[hit], depth[pixels[hit]])
             if recalled is not None:
-                held = recalled[pixels] & ~hit
-                known += held
-                known_color += now * held[..., None]
+                held = np.flatnonzero(recalled[pixels] & ~mask[pixels])
+                known[held] += 1
+                known_color[held] += color[pixels[held]]
         every = self.samples**2
         alpha = ((255 * seen + every // 2) // every).astype(np.uint8)
-        whole_mask = alpha >= 128
-        image = _mean(seen_color, seen)
-        remembered = None
+        whole = alpha >= 128
+        image, remembered = _mean(seen_color, seen), None
         if recalled is not None:
-            remembered = ~whole_mask & (2 * (seen + known) >= every) & (known > 0)
-            image = np.where(remembered[..., None], _mean(seen_color + known_color, seen + known), image)
-        nearest = np.where(whole_mask, nearest_seen, nearest)
-        return RenderedFrame(index, image, whole_mask, nearest, None, alpha, remembered)
+            remembered = ~whole & (2 * (seen + known) >= every) & (known > 0)
+            image[remembered] = _mean((seen_color + known_color)[remembered], (seen + known)[remembered])
+        nearest = np.where(whole, nearest_seen, nearest)
+        size = self.side, self.side
+        images = (image.reshape(*size, 3), whole.reshape(size), nearest.reshape(size))
+        remembered = None if remembered is None else remembered.reshape(size)
+        return RenderedFrame(index, *images, alpha=alpha.reshape(size), remembered=remembered)
 
     def _met(self, rays: np.ndarray) -> np.ndarray:
         """The pixel that each ray meets, of all tiles' one after the other."""
@@ -131,9 +134,9 @@ class HalfSphere:
         down = local[..., 1] / local[..., 2] * focal + focal
         column = across.astype(np.int64).clip(0, self._width - 1)
         row = down.astype(np.int64).clip(0, self._height - 1)
-        return ((tile * self._height + row) * self._width + column).astype(np.int32)
+        return ((tile * self._height + row) * self._width + column).astype(np.int32).ravel()
 
 
 def _mean(total: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8, the mean colour of so many rays; black of none."""
-    return (total / np.maximum(count, 1)[..., None] + 0.5).astype(np.uint8)
+    """(N, 3) uint8, the mean colour of so many rays; black of none."""
+    return (total / np.maximum(count, 1)[:, None] + 0.5).astype(np.uint8)
