@@ -57,7 +57,7 @@ class RemoteTake(RemoteJob):
         """
         path = self._path_for(event)
         frames = len(self.request.camera) if event.kind == "file" else 1
-        width, height = self.request.camera.size
+        width, height = self.request.frame_size
         each = _DEEP_PIXEL_BYTES if event.name in self.request.deep_files else _PIXEL_BYTES
         most = _LEAST_BYTES + frames * (_FRAME_BYTES + each * width * height)
         if path is not None and event.size > most:

@@ -26,6 +26,7 @@ from ex4d_core.source_frames import (
     source_frames_from,
     to_text,
 )
+from ex4d_core.stereo import StereoSettings
 from ex4d_core.take_files import ALL_TAKE_FILES, ESTIMATE_FILE, deep_files, frame_file_name
 from ex4d_core.wan_settings import WORDS_AND_SEED, WanSettings
 
@@ -134,6 +135,7 @@ class ShotRequest(Settings):
         wan: how the engine wan repaints. A preview keeps prompts and seed alone, for the final that is made of it.
         label: for people, in job lists.
         output: what the take is written as besides its frames of 8 bits, if anything.
+        stereo: two eyes side by side in each frame, of engine preview.
 
     Raises:
         RequestError: a field of the wrong type or out of range, or an output whose files have names of others.
@@ -149,18 +151,29 @@ class ShotRequest(Settings):
     label: Annotated[str, Length(MAX_LABEL)] = ""
     source_frames: Annotated[tuple[int, ...] | None, Codec(None, to_text, source_frames_from)] = None
     output: OutputSettings = field(default_factory=OutputSettings)
+    stereo: StereoSettings = field(default_factory=StereoSettings)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._settle_source_frames()
         self._settle_wan()
+        self._require_stereo()
         if not is_sha256(self.scene):
             raise RequestError(f"scene must be the SHA-256 of a scene manifest, not {self.scene!r:.80}")
         if len(self.camera) > MAX_FRAMES:
             raise RequestError(f"a shot may have at most {MAX_FRAMES} frames, not {len(self.camera)}")
-        require_size(self.camera)
+        require_size(self.camera.size)
+        require_size(self.frame_size)
         if self.output.is_deep:
             self._require_own_names()
+            if self.stereo.kind_of_movie:
+                layout, output_format = self.stereo.layout, self.output.format
+                raise RequestError(f"stereo {layout} is written in 8 bits: output {output_format} takes one eye a take")
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """(width, height) of the take's frames: in stereo, of both eyes side by side."""
+        return self.stereo.frame_size(self.camera)
 
     @property
     def deep_files(self) -> tuple[str, ...]:
@@ -183,14 +196,16 @@ class ShotRequest(Settings):
         """Plain values for msgpack and JSON; without what older sides refuse, where it says nothing.
 
         That is source frames that are consecutive, one sample of each pixel, what is left to the engine (cleaning, and
-        the memory of the clip), an output in 8 bits alone, and what the engine wan does as EX-4D, or would do if this
-        were no preview.
+        the memory of the clip), an output in 8 bits alone, what the engine wan does as EX-4D, or would do if this were
+        no preview, and that there is one eye.
         """
         values = super().to_wire()
         if self.output == OutputSettings():
             del values["output"]
         if self.source_frames is None:
             del values["source_frames"]
+        if not self.stereo.is_on:
+            del values["stereo"]
         if self.render.samples == 1:
             del values["render"]["samples"]
         if self.render.clean is None:
@@ -232,9 +247,10 @@ class ShotRequest(Settings):
             CameraError: it has no such frames.
         """
         camera, shown = self.camera.frames(start, stop), self.source_frames
+        stereo = self.stereo.part(start, stop)
         if shown is None:
-            return replace(self, camera=camera, first_frame=self.first_frame + start)
-        return replace(self, camera=camera, source_frames=shown[start:stop])
+            return replace(self, camera=camera, first_frame=self.first_frame + start, stereo=stereo)
+        return replace(self, camera=camera, source_frames=shown[start:stop], stereo=stereo)
 
     def require_footage(self, frames: int) -> None:
         """Check that a scene of ``frames`` frames covers the shot.
@@ -267,8 +283,31 @@ class ShotRequest(Settings):
             kept = {name: getattr(self.wan, name) for name in WORDS_AND_SEED}
             object.__setattr__(self, "wan", WanSettings(**kept))
 
+    def _require_stereo(self) -> None:
+        if not self.stereo.is_on:
+            return
+        require_stereo(self.stereo, self.render, self.engine)
+        self.stereo.require_frames(len(self.camera))
+        if self.stereo.layout == "files":
+            raise RequestError("stereo files are two takes: request one with each of the cameras that `eyes` gives")
 
-def require_size(camera: CameraPath) -> None:
-    """Raises RequestError where a camera's frames are larger than this project renders."""
-    if max(camera.width, camera.height) > MAX_SIDE:
-        raise RequestError(f"a frame may have sides of at most {MAX_SIDE} pixels, not {camera.width}x{camera.height}")
+
+def require_stereo(stereo: StereoSettings, render: RenderSettings, engine: EngineName = "preview") -> None:
+    """Check that a render or take can be made with two eyes.
+
+    Raises:
+        RequestError: its convention or engine has one.
+    """
+    if stereo.is_on and render.convention == "reference":
+        raise RequestError("stereo does not exist in the reference convention: use the centered convention")
+    if stereo.is_on and engine == "wan":
+        raise RequestError(
+            "the engine wan takes one eye, since two that are generated do not agree: turn stereo off, or use the "
+            "engine preview; docs/how-to/stereo.md makes stereo of a final"
+        )
+
+
+def require_size(size: tuple[int, int]) -> None:
+    """Raises RequestError where (width, height) of frames is larger than this project renders."""
+    if max(size) > MAX_SIDE:
+        raise RequestError("a frame may have sides of at most {} pixels, not {}x{}".format(MAX_SIDE, *size))

@@ -26,6 +26,7 @@ from ex4d_core.scene import PlacedFootage, Scene
 from ex4d_core.schema import split_fields
 from ex4d_core.shot import EngineName, PreviewSettings, ShotRequest
 from ex4d_core.source_frames import source_frames_from
+from ex4d_core.stereo import StereoSettings
 from ex4d_core.trajectories import Trajectory, arc, extent_of_move, move, orbit, shot_path
 from ex4d_core.wan_settings import DEFAULT_PRESET, WanSettings, wan_preset
 
@@ -37,6 +38,7 @@ __all__ = [
     "CameraPath",
     "Ex4dError",
     "Scene",
+    "StereoSettings",
     "Trajectory",
     "__version__",
     "arc",
@@ -133,6 +135,7 @@ def render(
     first_frame: int = 0,
     source_frames: Sequence[int] | str | None = None,
     frames: int | None = None,
+    stereo: StereoSettings | None = None,
     device: str = "auto",
     progress: Progress = ignore_progress,
     note: Callable[[str], None] = lambda text: None,
@@ -153,6 +156,7 @@ def render(
         source_frames: the footage frame that each new frame shows, in any order and repeated at will, as numbers or
             as text: "0-24,24*25" plays 25 frames and holds the last one for 25 more.
         frames: length of a move; None for all of the footage from there on, or for all source frames.
+        stereo: two eyes side by side in each frame; for frames of their own, give the cameras of `StereoSettings.eyes`.
         device: "auto", "cpu", or "cuda" with an optional number.
         progress: called with a stage, frames done, and frames in all; what it raises ends the work.
         note: called with sentences about what you should know of the render.
@@ -168,6 +172,7 @@ def render(
     path = _path_in(scene, camera, size, first_frame, frames, shown)
     chosen = _render_settings(scene, settings)
     how = {"first_frame": first_frame, "source_frames": shown, "device": device, "progress": progress, "note": note}
+    how |= {"stereo": stereo or StereoSettings()}
     return render_views(scene, path, chosen, **how)
 
 
@@ -181,6 +186,7 @@ def generate(
     first_frame: int = 0,
     source_frames: Sequence[int] | str | None = None,
     frames: int | None = None,
+    stereo: StereoSettings | None = None,
     label: str = "",
     device: str = "auto",
     progress: Progress = ignore_progress,
@@ -227,6 +233,7 @@ def generate(
         wan=wan_preset(of_wan.pop("preset", DEFAULT_PRESET), **of_wan),
         label=label,
         output=OutputSettings(**of_output),
+        stereo=stereo or StereoSettings(),
     )
     request.require_footage(scene.manifest.frames)
     how = {"device": device, "progress": progress, "note": note, "overwrite": overwrite, "resume": resume}

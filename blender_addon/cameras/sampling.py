@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from typing import TypeVar
 
 import bpy
 import numpy as np
@@ -16,6 +17,8 @@ from ..blender_types import current_context
 from ..scenes.link import MESH_CACHE
 from .keyframes import camera_data
 from .optics import crop_intrinsics, read_lens, render_size, require_even_time
+
+T = TypeVar("T")
 
 
 def sample_camera(
@@ -38,24 +41,31 @@ def sample_camera(
         raise CameraError("the shot has no camera; choose a camera object")
     if frame_end < frame_start:
         raise CameraError(f"the shot ends at frame {frame_end}, before it starts at {frame_start}; set a later end")
-    scene = current_context().scene
+    render = current_context().scene.render
     # Refused before any frame is computed.
-    require_even_time(scene.render)
-    read_lens(camera_data(camera), scene.render)
+    require_even_time(render)
+    read_lens(camera_data(camera), render)
+    samples = sample_frames(camera, frame_start, frame_end, lambda: current_camera(camera, scene_object))
+    return replace(
+        samples[0],
+        world_to_camera=np.concatenate([sample.world_to_camera for sample in samples]),
+        intrinsics=np.concatenate([sample.intrinsics for sample in samples]),
+    )
+
+
+def sample_frames(camera: bpy.types.Object, frame_start: int, frame_end: int, read: Callable[[], T]) -> list[T]:
+    """What ``read`` finds of a camera on each frame; Blender's current frame is restored afterwards."""
+    scene = current_context().scene
     frame_before, subframe_before = scene.frame_current, scene.frame_subframe
     samples = []
     try:
         with nullcontext() if _may_follow_a_surface(camera) else without_mesh_caches(scene):
             for frame in range(frame_start, frame_end + 1):
                 scene.frame_set(frame)
-                samples.append(current_camera(camera, scene_object))
+                samples.append(read())
     finally:
         scene.frame_set(frame_before, subframe=subframe_before)
-    return replace(
-        samples[0],
-        world_to_camera=np.concatenate([sample.world_to_camera for sample in samples]),
-        intrinsics=np.concatenate([sample.intrinsics for sample in samples]),
-    )
+    return samples
 
 
 def current_camera(camera: bpy.types.Object, scene_object: bpy.types.Object) -> CameraPath:

@@ -44,6 +44,7 @@ from .strips import (
     free_channel,
     mark_strip,
     place_for,
+    show_both_eyes,
 )
 
 # On an opened movie strip that does not replace the images yet: the take's key.
@@ -124,6 +125,7 @@ def _open(scene: bpy.types.Scene, take: TakeStrip, movie: Path, shown: Strip | N
     if readable < take.frames:  # Blender creates a strip of one frame for a file that it cannot read
         strips_in(place.container).remove(strip)
         raise StripError(f"Blender reads {readable} of {take.frames} frames from {movie}; the image strip stays")
+    show_both_eyes(scene, strip, take)
     strip.mute = True
     strip[OPENED_FOR] = take.key
 

@@ -78,6 +78,11 @@ class TakeStrip:
     shot_label: str = ""
     sound: Path | None = None
 
+    @property
+    def has_both_eyes(self) -> bool:
+        """Whether its frames have the left and the right eye's image side by side."""
+        return "stereo" in self.request
+
     def length_in(self, scene: bpy.types.Scene) -> int:
         """Duration of the whole take in frames of a scene."""
         speed = self.speed_in(scene)
@@ -228,6 +233,7 @@ def _new_image_strip(scene: bpy.types.Scene, take: TakeStrip, image: Path) -> St
     strip = strips_in(place.container).new_image(take.label, missing, channel, place.start, fit_method="ORIGINAL")
     strip.elements[0].filename = image.name
     strip.select = False
+    show_both_eyes(scene, strip, take)
     mark_strip(scene, strip, take)
     cover(strip)
     return strip
@@ -275,6 +281,16 @@ def cover(strip: Strip) -> None:
     if end_of(strip) > end_of(meta) and end_of(meta) == max(map(end_of, others), default=end_of(meta)):
         meta.channel = channel_kept_or_free(meta, end_of(strip))
         set_end_of(meta, end_of(strip))
+
+
+def show_both_eyes(scene: bpy.types.Scene, strip: Strip, take: TakeStrip) -> None:
+    """Let a new strip of a stereo take show each eye its own half, which the scene's Stereoscopy has to be on for."""
+    if not take.has_both_eyes:
+        return
+    scene.render.use_multiview, scene.render.views_format = True, "STEREO_3D"
+    strip.use_multiview, strip.views_format = True, "STEREO_3D"
+    strip.stereo_3d_format.display_mode = "SIDEBYSIDE"
+    strip.stereo_3d_format.use_squeezed_frame = strip.stereo_3d_format.use_sidebyside_crosseyed = False
 
 
 def mark_strip(scene: bpy.types.Scene, strip: Strip, take: TakeStrip) -> None:

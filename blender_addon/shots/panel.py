@@ -7,6 +7,7 @@ from typing import Any
 import bpy
 
 from ..blender_types import Context, Menu, Panel, SidebarPanel, UIList
+from ..cameras.stereo import takes_both_eyes
 from ..connection.panel import draw_text
 from ..scenes.link import link_of
 from .camera_mismatch import draw_camera_mismatch
@@ -97,6 +98,8 @@ class EX4D_PT_shots(SidebarPanel, Panel):
         samples = layout.row()
         samples.active = convention != "reference"  # which has its own antialiasing
         samples.prop(shot, "samples")
+        if takes_both_eyes(scene.render):
+            layout.label(text="Stereo: Both Eyes, Side by Side", icon="CAMERA_STEREO")
 
 
 CLASSES = (EX4D_UL_shots, EX4D_MT_shots, EX4D_PT_shots)

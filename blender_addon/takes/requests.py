@@ -27,6 +27,7 @@ from ex4d_core.wan_settings import WanSettings
 from ..blender_types import current_context
 from ..cameras.cuts import Cut, sample_cuts
 from ..cameras.optics import require_rendered_frame
+from ..cameras.stereo import sample_stereo
 from ..connection.preferences import chosen_licence
 from ..projects.folders import work_folder
 from ..scenes.link import is_scene_object, open_scene
@@ -57,7 +58,7 @@ def build_request(
     samples: int = 1,
     cuts: Sequence[Cut] = (),
 ) -> tuple[Scene, ShotRequest]:
-    """The opened scene package, and the request to shoot it with a Blender camera.
+    """The opened scene package, and the request to shoot it with a Blender camera, or with its two eyes.
 
     Args:
         frame_start, frame_end: Blender frames, both included.
@@ -77,9 +78,11 @@ def build_request(
         raise CameraError(
             f"the shot's frames {frame_start} to {frame_end} leave the footage; stay within frames {first} to {last}"
         )
+    cuts = cuts or [Cut(camera, frame_start, frame_end)]
     request = ShotRequest(
         scene=scene.digest,
-        camera=sample_cuts(cuts or [Cut(camera, frame_start, frame_end)], scene_object),
+        camera=sample_cuts(cuts, scene_object),
+        stereo=sample_stereo(cuts, scene_object),
         first_frame=frame_start - first if source_frames is None else 0,
         source_frames=source_frames,
         render=render_settings(scene, occlusion, engine, memory, samples),

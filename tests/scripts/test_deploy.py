@@ -212,8 +212,11 @@ def test_tasks_of_slurms_array_make_scenes_and_then_a_shot_each(command, farm_fo
 # What Flamenco gives to a job type's script, as its manual describes it; the job's tasks are printed.
 _FLAMENCO = """
 const author = {
-    Task: (name, type) => ({ name, type, commands: [], dependencies: [],
-        addCommand(command) { this.commands.push(command); }, addDependency(task) { this.dependencies.push(task.name); } }),
+    Task: (name, type) => ({
+        name, type, commands: [], dependencies: [],
+        addCommand(command) { this.commands.push(command); },
+        addDependency(task) { this.dependencies.push(task.name); },
+    }),
     Command: (name, parameters) => ({ name, parameters }),
 };
 const fs = require("fs");

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from ex4d.pipeline.estimate import (
 from ex4d_core.cameras import CameraPath
 from ex4d_core.errors import Ex4dError
 from ex4d_core.scene import Scene
+from ex4d_core.stereo import MAX_EYE_SIDE
 
 
 def estimate_shots(
@@ -65,6 +67,12 @@ def _view(shot: Shot, device: str, disk_only: bool) -> Estimate:
         frames = min(frames, len(camera))
         width, height = options.size or camera.size
     frames = max(1, frames)
+    if options.layout == "vr180":
+        # A lens of 50 degrees, as footage is taken to have where nothing else is known.
+        height = min(options.vr180_side or round(math.pi * width / 2 / math.tan(math.radians(25))), MAX_EYE_SIDE)
+        width = height
+    if options.layout != "off":
+        width *= 2
     if shot.view.verb == "render":
         return estimate_render_of_footage(frames, width, height, device)
     engine = options.engine or "preview"

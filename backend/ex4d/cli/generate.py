@@ -1,5 +1,6 @@
 """Generate a take: the finished frames of a scene from a new camera.
 
+With --stereo both eyes: side by side in each frame, or as a take each in folders whose names end in _L and _R.
 On this machine, or on a backend (--backend ADDRESS). A colour and a mask movie in place of a scene: see
 `ex4d original generate`.
 """
@@ -23,6 +24,7 @@ from ex4d.cli.options import (
     add_overwrite_argument,
     add_preview_arguments,
     add_render_arguments,
+    add_stereo_arguments,
     add_wan_arguments,
     backend_client,
     camera_from,
@@ -30,6 +32,7 @@ from ex4d.cli.options import (
     refuse_useless_engine_options,
     refuse_useless_lead_in,
     render_settings,
+    stereo_settings,
     wan_settings,
 )
 from ex4d.cli.parsing import refuse_without_effect
@@ -43,11 +46,15 @@ from ex4d_core.remote_take import RemoteTake
 from ex4d_core.render_settings import OcclusionModel, RenderSettings, default_occlusion
 from ex4d_core.scene import Scene
 from ex4d_core.schema import fields_of
-from ex4d_core.shot import ENGINES, MAX_LABEL, PreviewSettings, ShotRequest
+from ex4d_core.shot import ENGINES, MAX_LABEL, PreviewSettings, ShotRequest, require_stereo
 from ex4d_core.sources import name_for_people
+from ex4d_core.stereo import EYES, StereoSettings
 
 # Options of this machine, which are not part of a take.
 _OF_THE_MACHINE = ("device", "accept_licence")
+
+# What the request of a take that is made again keeps.
+_OF_THE_TAKE = (add_camera_arguments, add_render_arguments, add_stereo_arguments, add_preview_arguments)
 
 SUMMARY = "generate the finished frames of a take"
 
@@ -79,6 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_camera_arguments(parser)
     add_render_arguments(parser)
+    add_stereo_arguments(parser)
     add_preview_arguments(parser)
     add_wan_arguments(parser)
     output = parser.add_argument_group("output in more than 8 bits, beside the frames of 8 bits")
@@ -102,19 +110,27 @@ def run(options: argparse.Namespace, report: Report) -> int:
         raise RequestError(f"give a scene folder and --out{also}")
     out = options.out or Path()  # unused with --detach
     scene = Scene.open(options.scene)
-    request = _request_again(scene, options) if options.again else _new_request(scene, options, report)
-    request.require_footage(scene.manifest.frames)
-    _refuse_useless_options(options, request.engine)
-    refuse_useless_lead_in(options, request.wan)
+    requests = {"": _request_again(scene, options)} if options.again else _new_requests(scene, options, report)
+    for request in requests.values():
+        request.require_footage(scene.manifest.frames)
+        _refuse_useless_options(options, request.engine)
+        refuse_useless_lead_in(options, request.wan)
     if options.dry_run:
-        _estimate(scene, request, options, out, report)
+        _estimate(scene, list(requests.values()), options, out, report)
         return 0
+    for eye, request in requests.items():
+        with report.of_part(eye):
+            _take(scene, request, out / f"{out.name}{eye}" if eye else out, options, report)
+    return 0
+
+
+def _take(scene: Scene, request: ShotRequest, out: Path, options: argparse.Namespace, report: Report) -> None:
     if options.backend:
         if options.accept_licence:
             raise RequestError("--accept-licence does not work with --backend: give it to 'ex4d serve' on that machine")
-        _on_backend(scene, request, options, report)
+        _on_backend(scene, request, out, options, report)
         if options.detach:
-            return 0
+            return
     else:
         from ex4d.pipeline.final_cards import card_here
         from ex4d.pipeline.take_folder import take_into_folder
@@ -131,18 +147,21 @@ def run(options: argparse.Namespace, report: Report) -> int:
         report.add("color", [out / name for name in deep], f"{first}" + ("" if len(deep) == 1 else f" to {last}"))
     report.add("occlusion", request.render.occlusion)
     report.add("frames", len(request.camera), "")
-    return 0
 
 
-def _estimate(scene: Scene, request: ShotRequest, options: argparse.Namespace, out: Path, report: Report) -> None:
-    """Tell what a take needs, and of a final also what each working size would; makes nothing."""
-    from ex4d.pipeline.estimate import estimate_take
+def _estimate(
+    scene: Scene, requests: list[ShotRequest], options: argparse.Namespace, out: Path, report: Report
+) -> None:
+    """Tell what takes need, and of a final also what each working size would; makes nothing."""
+    from ex4d.pipeline.estimate import estimate_take, total
     from ex4d.pipeline.final_cards import card_here
     from ex4d.pipeline.shot_start import shot_start
 
+    request = requests[0]
     generates = request.engine == "wan"
     card = backend_card(options) if generates and options.backend else None
-    tell(estimate_take(scene, request, options.device, machine_settings(options), card), out, report)
+    how = options.device, machine_settings(options), card
+    tell(total(estimate_take(scene, request, *how) for request in requests), out, report)
     if generates:
         tell_sizes(request, card or card_here(options.device), shot_start(scene, request).hidden, report)
     if options.backend:
@@ -166,20 +185,28 @@ def _refuse_useless_options(options: argparse.Namespace, engine: str) -> None:
     refuse_useless_engine_options(options, engine)
 
 
-def _new_request(scene: Scene, options: argparse.Namespace, report: Report) -> ShotRequest:
-    engine = options.engine or "preview"
-    return ShotRequest(
+def _new_requests(scene: Scene, options: argparse.Namespace, report: Report) -> dict[str, ShotRequest]:
+    """A take's request, or that of each eye, by the ending of its name."""
+    engine, camera = options.engine or "preview", camera_from(options, scene, report.note)
+    render, stereo = render_settings(options, scene, engine), stereo_settings(options, scene, camera, report.note)
+    require_stereo(stereo, render, engine)
+    of_files = stereo.layout == "files"
+    request = ShotRequest(
         scene=scene.digest,
-        camera=camera_from(options, scene, report.note),
+        camera=camera,
+        stereo=StereoSettings() if of_files else stereo,
         first_frame=options.first_frame,
         source_frames=options.source_frames,
-        render=render_settings(options, scene, engine),
+        render=render,
         engine=engine,
         preview=settings_from(options, PreviewSettings),
         wan=wan_settings(options),
         label=options.label or (_usual_label(scene, options) if options.backend else ""),
         output=_output_settings(options, OutputSettings()).named(name_for_people(_name_of_move(options))),
     )
+    if not of_files:
+        return {"": request}
+    return {f"_{eye}": replace(request, camera=path) for eye, path in zip(EYES, stereo.eyes(camera), strict=True)}
 
 
 def _output_settings(options: argparse.Namespace, before: OutputSettings) -> OutputSettings:
@@ -212,7 +239,7 @@ def _request_again(scene: Scene, options: argparse.Namespace) -> ShotRequest:
     """The request of a finished take, with what the options change."""
     from ex4d.pipeline.take_folder import saved_request
 
-    if others := _set_options(options, add_camera_arguments, add_render_arguments, add_preview_arguments):
+    if others := _set_options(options, *_OF_THE_TAKE):
         raise RequestError(
             f"--again keeps the take's camera and render, so {', '.join(others)} cannot be given with it; engine, "
             "label, output and settings of the engine wan can"
@@ -245,7 +272,7 @@ def _set_options(options: argparse.Namespace, *groups: Callable[[argparse.Argume
     return [options.typed[name] for name in dict.fromkeys(names) if name in options.typed]
 
 
-def _on_backend(scene: Scene, request: ShotRequest, options: argparse.Namespace, report: Report) -> None:
+def _on_backend(scene: Scene, request: ShotRequest, out: Path, options: argparse.Namespace, report: Report) -> None:
     from ex4d.pipeline.targets import mark_results, remove, require_take_folder, unmark_results
 
     jobs = f"ex4d jobs --backend {options.backend}"
@@ -256,12 +283,12 @@ def _on_backend(scene: Scene, request: ShotRequest, options: argparse.Namespace,
         ()
         if options.detach
         else require_take_folder(
-            options.out, len(request.camera), request.deep_files, inputs=inputs, overwrite=options.overwrite
+            out, len(request.camera), request.deep_files, inputs=inputs, overwrite=options.overwrite
         )
     )
     client = backend_client(options)
     # The folder that was asked for may be a link; what is in it must not.
-    take = RemoteTake((options.out or Path()).resolve(), request, scene)
+    take = RemoteTake(out.resolve(), request, scene)
 
     def begin() -> None:
         remove(earlier)

@@ -24,6 +24,7 @@ from ex4d_core.scene import PlacedFootage
 from ex4d_core.schema import Settings, fields_of
 from ex4d_core.shot import EngineName, PreviewSettings, require_size
 from ex4d_core.source_frames import shown_frames, source_frames_from
+from ex4d_core.stereo import StereoSettings, disparity_note
 from ex4d_core.trajectories import Trajectory, extent_of_move, has_pivot, is_degrees, shot_path
 from ex4d_core.wan_settings import DEFAULT_PRESET, WAN_PRESETS, WORDS_AND_SEED, WanSettings, wan_preset
 
@@ -96,6 +97,33 @@ def render_settings(
     convention = options.convention or scene.manifest.convention
     occlusion = options.occlusion or default_occlusion(engine, convention, options.rasterizer)
     return settings_from(options, RenderSettings, convention=convention, occlusion=occlusion)
+
+
+def add_stereo_arguments(parser: argparse.ArgumentParser) -> None:
+    """One eye or two."""
+    add_flags(parser.add_argument_group("stereo"), StereoSettings)
+
+
+def stereo_settings(
+    options: argparse.Namespace, scene: PlacedFootage, camera: CameraPath, note: Callable[[str], None]
+) -> StereoSettings:
+    """The eyes that the options ask for.
+
+    Args:
+        note: called with a sentence for the user about the disparity.
+    """
+    others = [name for name in names_of(StereoSettings) if name != "layout"]
+    if options.layout == "off":
+        refuse_without_effect(options, others, "without --stereo")
+    elif options.layout == "vr180":
+        refuse_without_effect(options, ["convergence"], "with --stereo vr180, where the viewer's own eyes converge")
+    else:
+        refuse_without_effect(options, ["vr180_side"], f"with --stereo {options.layout}; --stereo vr180 takes it")
+    stereo = settings_from(options, StereoSettings)
+    stereo.require_frames(len(camera))
+    if stereo.is_on:
+        note(disparity_note(stereo, camera, scene.manifest.depth_range, scene.manifest.depth_scale))
+    return stereo
 
 
 def add_overwrite_argument(parser: argparse._ActionsContainer, what: str) -> None:
@@ -279,7 +307,7 @@ def camera_from(
             raise RequestError(f"{options.camera} has {len(camera)} frames, not {options.frames}")
         camera = camera.frames(0, options.frames or len(camera))
         shown_frames(len(camera), options.first_frame, shown)
-        require_size(camera)
+        require_size(camera.size)
     else:
         move = settings_from(options, Trajectory)
         camera = shot_path(move, scene, **extent_of_move(options.frames, options.first_frame, shown))

@@ -58,6 +58,7 @@ class Report:
         self.result: dict[str, Any] = {}
         self.notes: list[str] = []
         self._announced = False
+        self._part = ""
 
     @staticmethod
     def of(verb: str, options: argparse.Namespace) -> Report:
@@ -72,10 +73,20 @@ class Report:
             value: what JSON can hold, or a path.
             text: for people, in place of the value; "" prints nothing.
         """
+        name += self._part
         self.result[name] = value
         shown = str(value) if text is None else text
         if shown:
             self.say(f"{name.replace('_', ' '):10} {shown}")
+
+    @contextmanager
+    def of_part(self, ending: str) -> Iterator[None]:
+        """Let the names of results have an ending, of one of several things that are made alike; "" of the only one."""
+        self._part = ending
+        try:
+            yield
+        finally:
+            self._part = ""
 
     def show(self, *renderables: RenderableType) -> None:
         """Print tables or text for people; with --json nothing, since `result` holds the same."""

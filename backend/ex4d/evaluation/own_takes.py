@@ -96,7 +96,7 @@ def _request(task: Task, clip: EvaluationClip, scene: Scene | None, protocol: Pr
     return ShotRequest(
         scene=scene.digest,
         camera=task.camera,
-        render=RenderSettings(convention=convention, occlusion=default_occlusion(engine, convention)),
+        render=RenderSettings.from_wire({"convention": convention, "occlusion": default_occlusion(engine, convention)}),
         engine=engine,
         wan=replace(protocol.generate.wan, seed=task.seed),
         label=task.name[-MAX_LABEL:],

@@ -17,6 +17,7 @@ from torch.nn.functional import interpolate, pad
 from ex4d.generation.engine import EngineState, ProgressCallback, UnroundedCallback
 from ex4d.generation.far_sides import far_side_weights
 from ex4d.raster import RenderedFrame
+from ex4d.raster.stereo_frames import eyes_of
 from ex4d_core.shot import PreviewSettings
 
 # Weight of the nearest surface of a frame when holes are filled; the farthest has 1.
@@ -58,6 +59,8 @@ class PreviewEngine:
     ) -> Iterator[np.ndarray]:
         """Yield each rendered frame at once, all that was seen or remembered unchanged; see `Engine.generate`.
 
+        In stereo each eye is filled alone, by its own surroundings.
+
         A pixel of which a part was seen shows the filling in the rest of it, so that edges are as soft as in the mask.
 
         Filling depends on the frames before. It takes a fraction of the time that rendering does, so frames that are
@@ -65,21 +68,29 @@ class PreviewEngine:
 
         Deep colours are filled on their own by the same rules, also where holes are marked in 8 bits.
         """
-        filler, deep_filler = HoleFiller(), HoleFiller()
+        fillers: dict[int, HoleFiller] = {}
+        deep_filler = HoleFiller()
         for index, frame in enumerate(frames):
-            if on_unrounded is not None:
+            if on_unrounded is not None:  # never in stereo
                 deep = deep_filler.fill_deep(frame)
                 if index >= done:
                     on_unrounded(deep)
-            color = frame.color
-            if self.settings.holes == "mark":
-                filling = np.array(self.settings.hole_color, dtype=np.uint8)
-                if frame.remembered is not None:
-                    color = marked(torch.from_numpy(color), torch.from_numpy(frame.remembered)).numpy()
-            else:
-                filling = filler.fill_frame(frame)
+            images = [
+                self._image(eye, fillers.setdefault(place, HoleFiller())) for place, eye in enumerate(eyes_of(frame))
+            ]
             if index >= done:
-                yield _over(frame, color, filling)
+                yield images[0] if len(images) == 1 else np.hstack(images)
+
+    def _image(self, frame: RenderedFrame, filler: HoleFiller) -> np.ndarray:
+        """One eye's image of a frame."""
+        color = frame.color
+        if self.settings.holes == "mark":
+            filling = np.array(self.settings.hole_color, dtype=np.uint8)
+            if frame.remembered is not None:
+                color = marked(torch.from_numpy(color), torch.from_numpy(frame.remembered)).numpy()
+        else:
+            filling = filler.fill_frame(frame)
+        return _over(frame, color, filling)
 
 
 def marked(color: torch.Tensor, remembered: torch.Tensor) -> torch.Tensor:

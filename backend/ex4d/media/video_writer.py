@@ -18,6 +18,7 @@ from ex4d.media.media_errors import MediaError, atomic_write, translate_write_er
 from ex4d.media.pixels import BT709, LIMITED_RANGE, YuvConverter, as_rgb
 from ex4d.media.scan import open_video
 from ex4d.media.sound import Sound, SoundEncoder
+from ex4d.media.stereo_boxes import StereoKind, mark_as_stereo
 
 _TECHNICAL_KEYS = {"major_brand", "minor_version", "compatible_brands", "encoder"}  # written by the muxer itself
 
@@ -67,6 +68,7 @@ class VideoWriter:
         crf: int = 16,
         metadata: Mapping[str, str] | None = None,
         sound: Sound | None = None,
+        stereo: StereoKind | None = None,
     ) -> None:
         """Prepare a file.
 
@@ -80,6 +82,7 @@ class VideoWriter:
             crf: x264's constant rate factor, 0 (lossless) to 51; 16 is visually lossless for later repainting.
             metadata: texts by key, stored in the container, readable by `read_metadata`.
             sound: what is heard, stored as AAC up to the end of the frames; of a video with sound.
+            stereo: how frames have the images of two eyes, which the file then says.
         """
         if width < 1 or height < 1 or fps <= 0:
             raise ValueError(f"invalid video of {width}x{height} pixels at {fps} fps: expected values above 0")
@@ -89,6 +92,7 @@ class VideoWriter:
         self._pixel_aspect = Fraction(pixel_aspect).limit_denominator(_LARGEST_ASPECT)
         self._is_square = abs(pixel_aspect - 1) < SQUARE
         self._metadata, self._sound = dict(metadata or {}), sound
+        self._stereo: StereoKind | None = stereo
         self._pixel_format = "yuv420p" if width % 2 == 0 and height % 2 == 0 else "yuv444p"
         self._converter = YuvConverter(self._pixel_format)
         self._container: OutputContainer | None = None
@@ -96,7 +100,7 @@ class VideoWriter:
     def __enter__(self) -> VideoWriter:
         """Create the partial file."""
         with ExitStack() as stack:
-            partial = stack.enter_context(atomic_write(self.path))
+            partial = self._partial = stack.enter_context(atomic_write(self.path))
             with translate_write_errors(self.path):
                 container = self._container = av.open(
                     f"file:{partial}", "w", format="mp4", options={"movflags": "+faststart+use_metadata_tags"}
@@ -166,6 +170,8 @@ class VideoWriter:
         container, self._container = self._container, None
         with translate_write_errors(self.path):
             container.close()
+            if self._stereo is not None:
+                mark_as_stereo(Path(self._partial), self._stereo)
 
     def _mux_sound(self, final: bool = False) -> None:
         """Append the sound under the frames that have been written, so that a player finds both near each other."""

@@ -7,6 +7,7 @@ estimate names. Nothing here imports torch before it is needed.
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 import time
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from ex4d_core.scene import PlacedFootage, Scene
     from ex4d_core.shot import ShotRequest
     from ex4d_core.sources import DepthSettings
+    from ex4d_core.stereo import StereoSettings
 
 # As `ex4d.media.video_writer.LARGE_PIXELS`, which imports PyAV.
 LARGE_PIXELS = 4096 * 2304
@@ -231,6 +233,7 @@ def estimate_render(
     *,
     arrays: bool,
     output: OutputSettings | None = None,
+    stereo: StereoSettings,
     first_frame: int = 0,
     source_frames: Sequence[int] | None = None,
     device: str = "auto",
@@ -252,17 +255,20 @@ def estimate_render(
         how = {"source_frames": shown, "device": device, "machine": machine}
         if output is not None:
             render_deep(cast("Scene", scene), part, settings, output, folder, "view", **how)
-        elif arrays:
+            return
+        how |= {"stereo": stereo.part(start, start + len(part))}
+        if arrays:
             render_views(scene, part, settings, **how).save(folder / "arrays.npz")
         else:
             render_movies(scene, part, settings, folder, "view", **how)
 
     each, size, basis = _measured(make, camera)
-    memory = _drawing_bytes(scene, camera, device) + _RENDER_BYTES_PER_PIXEL * camera.width * camera.height
+    pixels, rays = _pixels(stereo, camera), _ray_bytes(stereo, camera, settings.samples)
+    memory = _drawing_bytes(scene, camera, device) + _RENDER_BYTES_PER_PIXEL * pixels + rays
     if output is not None:
-        memory += DEEP_BYTES_PER_PIXEL * camera.width * camera.height
+        memory += DEEP_BYTES_PER_PIXEL * pixels
     elif arrays:
-        memory += 12 * len(camera) * camera.width * camera.height  # colour, mask, depth, and one of them compressed
+        memory += 12 * len(camera) * pixels  # colour, mask, depth, and one of them compressed
     return Estimate(each * len(camera), round(size * len(camera)), memory, basis=(basis,))
 
 
@@ -291,7 +297,9 @@ def estimate_take(
     output = request.output if scene.manifest.is_deep or request.engine != "wan" else OutputSettings()
     each, size, basis = _measured(make, request.camera)
     camera, start = request.camera, shot_start(scene, request)
-    memory = _drawing_bytes(scene, camera, device) + _TAKE_BYTES_PER_PIXEL * camera.width * camera.height
+    rays = _ray_bytes(request.stereo, camera, request.render.samples)
+    pixels = _pixels(request.stereo, camera)
+    memory = _drawing_bytes(scene, camera, device) + _TAKE_BYTES_PER_PIXEL * pixels + rays
     if request.output.is_deep:
         memory += deep_take_memory(request, start.hidden)
     if request.output != output:
@@ -440,6 +448,19 @@ def _drawing_bytes(scene: PlacedFootage, camera: CameraPath, device: str) -> int
     pixels = max(scene.manifest.width * scene.manifest.height, camera.width * camera.height)
     batch = min(_BATCH_BYTES, _BATCH_BYTES_PER_PIXEL * pixels * len(camera))
     return _BASE_BYTES + batch + (_CUDA_BYTES if _on_gpu(device) else 0)
+
+
+def _pixels(stereo: StereoSettings, camera: CameraPath) -> int:
+    width, height = stereo.frame_size(camera)
+    return width * height
+
+
+def _ray_bytes(stereo: StereoSettings, camera: CameraPath, samples: int) -> int:
+    """What an equirectangular image takes besides: where its rays meet tiles, and six of these (`HalfSphere`)."""
+    if stereo.layout != "vr180":
+        return 0
+    rays = (samples * stereo.eye_size(camera)[0]) ** 2
+    return 4 * rays + 10 * round(6 * 2 * rays / math.pi**2)
 
 
 def _png_bytes_per_pixel(footage: FootageInfo) -> float:

@@ -13,15 +13,18 @@ import numpy as np
 from ex4d.machine import MachineSettings
 from ex4d.media import BackgroundVideoWriter
 from ex4d.media.media_errors import atomic_write, translate_write_errors
-from ex4d.pipeline.render import nothing_seen_note, render_shot, shows_nothing
+from ex4d.pipeline.render import nothing_seen_note, shows_nothing
+from ex4d.pipeline.stereo import render_eyes
 from ex4d.pipeline.targets import files_of, require_file, require_folder_name
 from ex4d.progress import Progress, ignore_progress
 from ex4d_core import __version__
 from ex4d_core.cameras import CameraPath
 from ex4d_core.render_settings import RenderSettings
 from ex4d_core.scene import PlacedFootage
+from ex4d_core.stereo import StereoSettings
 
 STAGE = "render"
+_ONE_EYE = StereoSettings()
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +41,8 @@ class Views:
         alpha: (T, H, W) uint8, the share of each pixel that was seen, of 255; 255 or 0 with one sample of each pixel.
         remembered: (T, H, W) bool, true where other frames of the clip saw what this one did not; None without the
             clip's memory.
+        stereo: how the images have both eyes, side by side in a W of twice the width; depth is the distance along rays
+            in "vr180".
     """
 
     color: np.ndarray
@@ -47,6 +52,7 @@ class Views:
     fps: Fraction
     alpha: np.ndarray
     remembered: np.ndarray | None = None
+    stereo: StereoSettings = _ONE_EYE
 
     def __len__(self) -> int:
         return len(self.color)
@@ -59,7 +65,7 @@ class Views:
     def save(self, path: str | Path, name: str = "view", *, overwrite: bool = False) -> None:
         """Write color_NAME.mp4, mask_NAME.mp4 and camera_NAME.npz into a folder, or everything into one .npz.
 
-        With the clip's memory there is a remembered_NAME.mp4, too.
+        With the clip's memory there is a remembered_NAME.mp4, too; an .npz of two eyes has their depth.
 
         Args:
             path: a folder, or a file that ends in .npz.
@@ -78,7 +84,8 @@ class Views:
             (self.color[k], self.alpha[k], None if self.remembered is None else self.remembered[k])
             for k in range(len(self))
         )
-        _write_movies(path, name, self.camera, self.fps, frames, remembers=self.remembered is not None)
+        remembers = self.remembered is not None
+        _write_movies(path, name, self.camera, self.fps, frames, remembers=remembers, stereo=self.stereo)
 
 
 @dataclass(frozen=True)
@@ -132,6 +139,7 @@ def render_views(
     camera: CameraPath,
     settings: RenderSettings,
     *,
+    stereo: StereoSettings = _ONE_EYE,
     first_frame: int = 0,
     source_frames: Sequence[int] | None = None,
     device: str = "auto",
@@ -142,15 +150,17 @@ def render_views(
     """Render a camera path into memory; see `ex4d.pipeline.render.render_shot`.
 
     Args:
+        stereo: of any layout but "files", which is two renders.
         progress: called with the stage `STAGE`, frames done, and frames in all.
         note: called with sentences about what the user should know of the render.
     """
-    color = np.empty((len(camera), camera.height, camera.width, 3), np.uint8)
+    width, height = stereo.frame_size(camera)
+    color = np.empty((len(camera), height, width, 3), np.uint8)
     mask, depth = np.empty(color.shape[:3], bool), np.empty(color.shape[:3], np.float32)
     alpha = np.empty(color.shape[:3], np.uint8)
     remembered = np.zeros(mask.shape, bool) if settings.remember else None
     how = {"first_frame": first_frame, "source_frames": source_frames, "device": device, "machine": machine}
-    for frame in render_shot(scene, camera, settings, **how, note=note):
+    for frame in render_eyes(scene, camera, settings, stereo, **how, note=note):
         color[frame.index], mask[frame.index], depth[frame.index] = frame.color, frame.mask, frame.depth
         alpha[frame.index] = frame.soft_mask
         if remembered is not None:
@@ -158,7 +168,7 @@ def render_views(
         progress(STAGE, frame.index + 1, len(camera))
     if shows_nothing(alpha[0].mean() / 255):
         note(nothing_seen_note())
-    return Views(color, mask, depth, camera, scene.manifest.fps, alpha, remembered)
+    return Views(color, mask, depth, camera, scene.manifest.fps, alpha, remembered, stereo)
 
 
 def render_movies(
@@ -168,6 +178,7 @@ def render_movies(
     folder: Path,
     name: str,
     *,
+    stereo: StereoSettings = _ONE_EYE,
     first_frame: int = 0,
     source_frames: Sequence[int] | None = None,
     device: str = "auto",
@@ -192,10 +203,10 @@ def render_movies(
     """
     require_render_target(folder, name, inputs=[*inputs, *files_of(scene)], overwrite=overwrite)
     how = {"first_frame": first_frame, "source_frames": source_frames, "device": device, "machine": machine}
-    rendered = render_shot(scene, camera, settings, **how, note=note)
+    rendered = render_eyes(scene, camera, settings, stereo, **how, note=note)
     frames = ((frame.color, frame.soft_mask, frame.remembered) for frame in rendered)
     fps, remembers = scene.manifest.fps, bool(settings.remember)
-    movies = _write_movies(folder, name, camera, fps, frames, progress, remembers=remembers)
+    movies = _write_movies(folder, name, camera, fps, frames, progress, remembers=remembers, stereo=stereo)
     if shows_nothing(movies.visible_fraction[0]):
         note(nothing_seen_note())
     return movies
@@ -205,6 +216,8 @@ def _save_arrays(path: Path, views: Views) -> None:
     arrays = {"color": views.color, "mask": views.mask, "alpha": views.alpha, "coverage": views.visible_fraction}
     if views.remembered is not None:
         arrays["remembered"] = views.remembered
+    if views.stereo.is_on:
+        arrays["depth"] = views.depth
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as partial, translate_write_errors(path), open(partial, "wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
@@ -229,12 +242,14 @@ def _write_movies(
     progress: Progress = ignore_progress,
     *,
     remembers: bool,
+    stereo: StereoSettings = _ONE_EYE,
 ) -> RenderedMovies:
     """Write frames of colour and soft mask."""
     folder.mkdir(parents=True, exist_ok=True)
     color_path, mask_path, camera_path = _movie_paths(folder, name)
-    how = {"width": camera.width, "height": camera.height, "fps": fps, "pixel_aspect": camera.pixel_aspect}
-    how |= {"metadata": {"ex4d_version": __version__}}
+    width, height = stereo.frame_size(camera)
+    how = {"width": width, "height": height, "fps": fps, "pixel_aspect": stereo.pixel_aspect(camera)}
+    how |= {"metadata": {"ex4d_version": __version__}, "stereo": stereo.kind_of_movie}
     remembered_path = _remembered_path(folder, name)
     visible, recalled = [], []
     with (

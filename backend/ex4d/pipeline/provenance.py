@@ -53,7 +53,7 @@ def made_by(
         "rasterizer": drawn.name,
         "precision": engine.precision,
         "generated_at": list(size),
-        "enlarged_by": engine.enlarging if size != request.camera.size else "",
+        "enlarged_by": engine.enlarging if size != request.frame_size else "",
         "color_space": take_space(scene, request.output) if request.output.is_deep else "",
         "footage": footage,
     }
@@ -63,7 +63,7 @@ def generated_at(request: ShotRequest) -> tuple[int, int]:
     """(width, height) that an engine makes a take's frames at."""
     camera = request.camera
     if request.engine != "wan":
-        return camera.size
+        return request.frame_size
     across, down = camera.intrinsics[0, 0, 0], camera.intrinsics[0, 1, 1]
     return generation_size(request.wan, *camera.size, float(down / across))
 

@@ -25,6 +25,7 @@ from ex4d.pipeline.keep_seen import FootageKeeper, gains_of_frame
 from ex4d.pipeline.provenance import MADE_BY, generated_at, made_by
 from ex4d.pipeline.render import nothing_seen_note, render_shot, shows_nothing
 from ex4d.pipeline.shot_start import from_source_frame, settings_of_start, shot_start, start_note
+from ex4d.pipeline.stereo import render_eyes
 from ex4d.raster import RenderedFrame
 from ex4d_core.errors import RequestError
 from ex4d_core.scene import Scene
@@ -101,7 +102,7 @@ def generate_take(
     wan = settings_of_start(request.wan, start, len(places))
     engine = create_engine(replace(request, wan=wan), device, machine)
     generated = generated_at(request)
-    if generated != camera.size:
+    if generated != request.frame_size:
         note("generated at {}x{}, enlarged to {}x{} by {}".format(*generated, *camera.size, engine.enlarging))
     description = describe(scene, request)
     metadata = {"ex4d_engine": engine.name, "ex4d_request": json.dumps(description, indent=1, ensure_ascii=False)}
@@ -137,12 +138,12 @@ def generate_take(
             name: opened.enter_context(
                 BackgroundVideoWriter(
                     work_folder / name,
-                    camera.width,
-                    camera.height,
+                    *request.frame_size,
                     fps,
-                    pixel_aspect=camera.pixel_aspect,
+                    pixel_aspect=request.stereo.pixel_aspect(camera),
                     metadata=metadata,
                     sound=sounds.get(name),
+                    stereo=request.stereo.kind_of_movie,
                 )
             )
             for name in names
@@ -153,8 +154,11 @@ def generate_take(
         files = opened.enter_context(FrameFiles(reports.deliver, {"ex4d_engine": engine.name}))
         state = state and StateAfterFrames(state, files)
         # Several devices are for the engine; the first one renders.
-        how = {"source_frames": start.shown, "machine": machine, "deep": draws_deep_colors(scene, request)}
-        rendered = render(scene, start.camera, settings, **how, device=Devices.parse(device).first, note=note)
+        how = {"source_frames": start.shown, "machine": machine, "device": Devices.parse(device).first, "note": note}
+        if request.stereo.is_on:
+            rendered = render_eyes(scene, start.camera, settings, request.stereo, **how)
+        else:
+            rendered = render(scene, start.camera, settings, **how, deep=draws_deep_colors(scene, request))
         shown = from_source_frame(rendered, scene, start)
         told = partial(start_note, start, request.wan, len(places))
         recorded = _recorded(shown, start.hidden, movies, told, note)
@@ -217,11 +221,11 @@ class PartRenderer:
 
 
 def _finished_image(path: Path, request: ShotRequest) -> np.ndarray:
-    image, camera = read_png(path), request.camera
-    if image.shape != (camera.height, camera.width, 3):
+    image, (width, height) = read_png(path), request.frame_size
+    if image.shape != (height, width, 3):
         raise RequestError(
             f"{path} is not a frame of this take: it is {image.shape[1]}x{image.shape[0]}, the take is "
-            f"{camera.width}x{camera.height}; delete it to have it made again"
+            f"{width}x{height}; delete it to have it made again"
         )
     return image
 

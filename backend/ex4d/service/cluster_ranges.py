@@ -37,9 +37,12 @@ _AHEAD = 2
 def ranges_of(request: AnyRequest) -> tuple[int, ...]:
     """First frames of the ranges of a shot, and its number of frames; () where it is not worth sharing, or may not be.
 
-    Only previews of 8 bits are: in the engine wan rendering is a small part, and such a shot may have hidden frames.
+    Only previews of 8 bits and one eye are: in the engine wan rendering is a small part, and such a shot may have
+    hidden frames.
     """
-    if not isinstance(request, ShotRequest) or request.engine != "preview" or request.draws_deep:
+    if not isinstance(request, ShotRequest) or request.engine != "preview":
+        return ()
+    if request.draws_deep or request.stereo.is_on:
         return ()
     camera, frames = request.camera, len(request.camera)
     length = max(1, min(_MOST_FRAMES, int(_RANGE_BYTES // (camera.width * camera.height * _BYTES_PER_PIXEL))))
