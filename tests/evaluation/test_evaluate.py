@@ -73,7 +73,7 @@ def test_the_truth_has_the_best_figures_and_the_asked_for_camera(evaluated):
     # Everything was measured, yet one result is suspicious, and FID of few samples: the exit code says so, too.
     assert code == 1 and report["remarks"] == [
         "it is frozen, though its camera should move (still/street/garden)",
-        "FID: of 12 samples only; figures are comparable between sets of one size (same, dark, still)",
+        "FID: of 12 samples only; figures are comparable between sets of one size (all results)",
     ]
     same, dark, still = (figures_of(report, method) for method in ("same", "dark", "still"))
     assert same["psnr"] > 60 > 20 > dark["psnr"]
