@@ -202,6 +202,7 @@ def test_a_take_can_be_traced_to_what_made_it(sample_clip, tmp_path):
         "precision": "float32",
         "generated_at": [64, 64],
         "enlarged_by": "",
+        "color_space": "",
         "footage": {"name": "footage.mp4", "sha256": sha256_of(footage), "timecode": "", "fps": [24, 1]},
     }
     assert main([*command[:2], "--again", str(tmp_path / "take"), "-o", str(tmp_path / "again")]) == 0

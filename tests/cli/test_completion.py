@@ -75,7 +75,7 @@ def test_bash_completes_the_command(tmp_path):
     script = """
         eval "$(ex4d completion bash)"
         complete -p ex4d
-        COMP_WORDS=(ex4d render --conv) COMP_CWORD=2 COMP_LINE="ex4d render --conv" COMP_POINT=18 COMP_TYPE=9
+        COMP_WORDS=(ex4d render --conven) COMP_CWORD=2 COMP_LINE="ex4d render --conven" COMP_POINT=20 COMP_TYPE=9
         _python_argcomplete ex4d
         printf '%s\\n' "${COMPREPLY[@]}"
     """
