@@ -17,6 +17,7 @@ from ex4d.service.cluster_ranges import RangesToRender, SharedShot, ranges_of
 from ex4d.service.cluster_rules import (
     GPU_MEMORY,
     Busy,
+    left_to_warm,
     models_of,
     resources_of,
     room_of,
@@ -43,6 +44,14 @@ def test_a_shot_waits_for_a_worker_with_its_models_only_while_that_is_shorter_th
     assert not waits_for_warm("A", "", [Busy("B", 0.0)], LOAD)
     assert not waits_for_warm("A", "", [Busy("A", 0.0)], {}), "nobody knows how long loading takes"
     assert not waits_for_warm("", "", [Busy("", 0.0)], LOAD), "a preview loads nothing"
+
+
+def test_shots_of_the_same_models_do_not_all_wait_for_one_worker():
+    queue = [("first", "A"), ("other", "B"), ("second", "A"), ("third", "A")]
+    assert left_to_warm(queue, "", [Busy("A", 60.0)], LOAD) == ["first"]
+    assert left_to_warm(queue, "", [Busy("A", 60.0), Busy("A", 90.0), Busy("A", 180.0)], LOAD) == ["first", "second"]
+    assert left_to_warm(queue, "B", [Busy("A", 60.0)], LOAD) == ["first"]
+    assert left_to_warm(queue, "A", [Busy("A", 60.0), Busy("B", 0.0)], LOAD) == ["other"]
 
 
 def test_models_are_told_apart_by_what_is_loaded_and_not_by_prompts_or_steps(shot):

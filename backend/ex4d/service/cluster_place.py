@@ -33,7 +33,7 @@ from ex4d.service.cluster_messages import (
 )
 from ex4d.service.cluster_ranges import SharedShot, ranges_of
 from ex4d.service.cluster_results import Results
-from ex4d.service.cluster_rules import Busy, models_of, seconds_left, waits_for_warm
+from ex4d.service.cluster_rules import Busy, left_to_warm, models_of, seconds_left
 from ex4d.service.job_execution import Report, WorkerLost
 from ex4d.service.job_store import ClaimedJob, JobStore
 from ex4d.service.refusals import Refusal
@@ -186,8 +186,8 @@ class ClusterPlace:
             seconds = dict(self.cluster.load_seconds)
         if not seconds or not any(other.models for other in others):
             return ()
-        queued = store.queued_requests("wan", _LOOKED_AT)
-        return [job for job, one in queued if waits_for_warm(models_of(one), self.held, others, seconds)]
+        queued = ((job, models_of(request)) for job, request in store.queued_requests("wan", _LOOKED_AT))
+        return left_to_warm(queued, self.held, others, seconds)
 
     def as_busy(self) -> Busy:
         """How the rule sees this worker."""
