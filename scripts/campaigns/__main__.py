@@ -16,6 +16,7 @@ CAMPAIGNS = {
     "kills": ("SIGKILL to service, worker and client during jobs: nothing acknowledged is lost; kills", 50),
     "cluster_kills": ("the same with workers on a Ray cluster: also its nodes and its driver; kills", 20),
     "cluster_split": ("a long preview by four nodes: each file is bit-equal to one worker's; frames", 400),
+    "cluster_timing": ("what the front costs, and shots on four nodes against the model of a cluster; shots", 60),
     "fuzz": ("damaged and extreme messages: none is an internal error; messages", 20_000),
     "evil_server": ("a server that lies to the client: bounded memory, and an end with a sentence; rounds", 1),
     "strangers_file": ("links and names planted by a stranger: nothing outside the folder is written; trials", 500),

@@ -41,7 +41,7 @@ def run(seed: int, count: int) -> Outcome:
         seconds = {}
         (folder / "one").mkdir()
         seconds["one"] = _take(Service(folder / "one", **runner), folder / "one", scene, request, outcome)
-        with closing(_Nodes(folder)) as nodes:
+        with closing(FourNodes(folder)) as nodes:
             (folder / "four").mkdir()
             place: dict[str, Any] = {"cluster": nodes.address, "cluster_cores": 1, "cluster_shared": False}
             service = Service(folder / "four", **place, **runner)
@@ -87,7 +87,7 @@ def _take(
         service.stop()
 
 
-class _Nodes(RayNodes):
+class FourNodes(RayNodes):
     """Four nodes of one core."""
 
     def __init__(self, folder: Path):

@@ -8,6 +8,7 @@ from typing import Any
 
 from ex4d_core.scene import Scene
 from ex4d_core.shot import ShotRequest
+from ex4d_core.stages import DENOISE_STAGE, LOAD_STAGE
 
 
 def frame_text(label: str, index: int) -> bytes:
@@ -15,12 +16,19 @@ def frame_text(label: str, index: int) -> bytes:
     return f"frame {index} of {label}".encode(errors="replace")
 
 
+# What this process holds, as an engine holds its networks.
+_held: list[Any] = [None]
+
+
 def perform(scene: Scene, request: ShotRequest, *, device: str, machine: Any, sink: Any, work_folder: Path) -> None:
     """Write the frames and a movie.
 
     A label "slow ..." takes 50 ms for each frame, so that something can happen meanwhile, "long ..." half a second;
-    "quick ..." makes only one.
+    "quick ..." makes only one. "timed LOAD SECONDS ..." first loads for so long, unless this process holds the shot's
+    LoRAs, and then takes SECONDS.
     """
+    if request.label.startswith("timed"):
+        _take_time(request, sink)
     frames = 1 if request.label.startswith("quick") else len(request.camera)
     for index in range(frames):
         if request.label.startswith("slow"):
@@ -34,3 +42,16 @@ def perform(scene: Scene, request: ShotRequest, *, device: str, machine: Any, si
     path = work_folder / "take.mp4"
     path.write_bytes(b"all of " + request.label.encode(errors="replace"))
     sink.file("take.mp4", path)
+
+
+def _take_time(request: ShotRequest, sink: Any) -> None:
+    load, seconds = map(float, request.label.split()[1:3])
+    if request.engine == "wan" and _held[0] != request.wan.loras:
+        sink.progress(LOAD_STAGE, 0, 1)
+        time.sleep(load)
+        _held[0] = request.wan.loras
+    steps = 10
+    for step in range(steps):
+        sink.progress(DENOISE_STAGE, step, steps)
+        time.sleep(seconds / steps)
+    sink.progress(DENOISE_STAGE, steps, steps)
