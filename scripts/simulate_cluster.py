@@ -27,8 +27,8 @@ KINDS = [
     Kind("standard", 0.07, 14.17, _LOAD, 8, _MEGABYTES),
     Kind("ex4d-reference", 0.01, 38.9, _LOAD, 1, _MEGABYTES),
 ]
-# The campaign `load` gets 112 jobs a second through the front and its database; docs/measured/campaigns.md.
-COSTS = Costs(front_job=1 / 112, front_beat=0.0002, megabytes_a_second=1250.0)
+# Processor time of the front on the machine of `cluster_timing` in docs/measured/cluster.md.
+COSTS = Costs(front_job=0.0041, front_beat=0.000115, megabytes_a_second=1250.0)
 # Artists for each GPU, of which each thinks so long between two shots.
 _THINK_SECONDS, _ARTISTS_A_GPU = 60.0, (5, 20)
 _SIZES = (1, 4, 16, 64, 256, 1000, 2000)
