@@ -80,6 +80,8 @@ MODULES: tuple[ModuleType, ...] = tuple(
         "passes.properties",
         "passes.pass_jobs",
         "passes.operators",
+        "farm.properties",
+        "farm.operators",
         "shots.time_panel",
         "shots.settings_panels",
         "takes.menus",

@@ -240,6 +240,18 @@ class ShotRequest(Settings):
             settled = replace(settled, remember=remember)
         return settled
 
+    def described(self, scene_name: str) -> dict[str, Any]:
+        """Plain values for people and for making the take again (``request.json``); the camera is in ``camera.npz``.
+
+        Args:
+            scene_name: of the scene, for people.
+        """
+        values = self.to_wire()
+        camera = values.pop("camera")
+        values["camera"] = {key: camera[key] for key in ("frames", "width", "height")}
+        values["scene_name"] = scene_name
+        return values
+
     def part(self, start: int, stop: int) -> ShotRequest:
         """The same shot from frame ``start`` up to, but not including, ``stop``.
 

@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
-from ex4d_core.output_settings import OutputSettings
-from ex4d_core.shot import EngineName, PreviewSettings
+from ex4d_core.shot import EngineName
 from ex4d_core.wan_settings import WanSettings
 
 from ..blender_types import current_context
@@ -23,14 +22,13 @@ from ..sequencer.edit_scenes import edit_scene_of, strip_in_file
 from ..sequencer.strips import StripError
 from ..shots.camera_mismatch import camera_mismatch
 from ..shots.final_settings import FINAL_ENGINE, final_settings, final_unavailable, settings_of_takes
-from ..shots.objects import NeedsShot, shot_cuts, shot_objects
+from ..shots.objects import NeedsShot
 from ..shots.properties import EX4D_Shot, active_shot, key_of
-from ..shots.source_time import source_frames_of
 from ..views.images import open_image
 from .properties import TAKES, EX4D_Take, active_take, newest_take
-from .requests import build_request, file_stem, shot_range
 from .restore import restore_take
 from .results import show_result
+from .shot_requests import request_of_shot
 from .take_jobs import ESTIMATE_IMAGE, forget_take, place_take, retry_take, send_take
 from .versions import show_version
 
@@ -50,28 +48,8 @@ class _SendsTake(AsksForProjectFolder, NeedsShot):
     @reports_errors
     def execute(self, context: bpy.types.Context) -> set[str]:
         self.use_project_folder()
-        blender_scene = context.scene
-        scene_object, camera = shot_objects(context)
-        shot = active_shot(blender_scene)
-        frame_start, frame_end = shot_range(blender_scene, scene_object)
-        color = tuple(round(255 * value) for value in shot.hole_color)
-        scene, request = build_request(
-            scene_object,
-            camera,
-            frame_start,
-            frame_end,
-            source_frames=source_frames_of(shot, scene_object, frame_start, frame_end),
-            preview=PreviewSettings(shot.holes, color),
-            engine=self.engine,
-            label=shot.label,
-            occlusion=shot.occlusion,
-            memory=shot.memory,
-            samples=shot.samples,
-            cuts=shot_cuts(context, frame_start, frame_end),
-        )
-        if shot.use_exr and scene.manifest.is_deep:
-            output = OutputSettings(format="exr", output_space=shot.output_space)
-            request = replace(request, output=output.named(file_stem(shot.label)))
+        blender_scene, shot = context.scene, active_shot(context.scene)
+        scene, request, frame_start = request_of_shot(context, self.engine)
         if mismatch := camera_mismatch(context):
             self.report({"WARNING"}, mismatch.text)
         for wan in self.settings(shot):

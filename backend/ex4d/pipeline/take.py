@@ -272,12 +272,8 @@ class _EngineReports:
 
 
 def describe(scene: Scene, request: ShotRequest) -> dict[str, Any]:
-    """The request as plain values, for people and for making it again; the camera itself is in ``camera.npz``."""
-    values = request.to_wire()
-    camera = values.pop("camera")
-    values["camera"] = {key: camera[key] for key in ("frames", "width", "height")}
-    values["scene_name"] = scene.manifest.name
-    return values
+    """See `ShotRequest.described`."""
+    return request.described(scene.manifest.name)
 
 
 def _sound_of(scene: Scene, request: ShotRequest) -> Sound | None:
