@@ -54,9 +54,10 @@ class EX4D_MT_shots(Menu):
     def draw(self, context: Context) -> None:
         self.layout.operator(EX4D_OT_shots_from_markers.bl_idname, icon="MARKER")
         self.layout.operator(EX4D_OT_duplicate_shot.bl_idname, icon="DUPLICATE")
-        self.layout.operator("ex4d.send_to_farm", icon="EXPORT")
         self.layout.operator(EX4D_OT_move_shot.bl_idname, text="Move Up", icon="TRIA_UP").direction = "UP"
         self.layout.operator(EX4D_OT_move_shot.bl_idname, text="Move Down", icon="TRIA_DOWN").direction = "DOWN"
+        self.layout.separator()
+        self.layout.operator("ex4d.send_to_farm", icon="EXPORT")
 
 
 class EX4D_PT_shots(SidebarPanel, Panel):
