@@ -202,7 +202,7 @@ def test_a_cancel_reaches_the_engine_inside_a_step(models, scene, tmp_path, monk
 
     seconds = iter(range(1, 1_000_000))
     # Every report is told, however fast the steps are.
-    monkeypatch.setattr("ex4d.service.worker.time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    monkeypatch.setattr("ex4d.service.job_execution.time", SimpleNamespace(monotonic=lambda: next(seconds)))
     sink = JobSink(store, blobs, claim, report, DiskRoom(tmp_path, 0))
     (tmp_path / "work").mkdir()
     with pytest.raises(ClaimLost):
@@ -221,7 +221,7 @@ def test_parts_of_fast_steps_are_not_all_written(tmp_path, scene, monkeypatch):
     assert claim is not None
     told: list[tuple[str, ...]] = []
     clock = SimpleNamespace(monotonic=lambda: 0.0)
-    monkeypatch.setattr("ex4d.service.worker.time", clock)
+    monkeypatch.setattr("ex4d.service.job_execution.time", clock)
     sink = JobSink(store, blobs, claim, lambda *words: told.append(words), DiskRoom(tmp_path, 0))
     clock.monotonic = lambda: 1.0
     for part in range(10):
