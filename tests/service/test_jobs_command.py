@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -97,7 +98,10 @@ def test_a_live_table_follows_jobs_until_ctrl_c(service, wire, scene, shot, tmp_
     paths = os.pathsep.join([str(ROOT / "backend"), str(ROOT)])
     variables = {**os.environ, "PYTHONPATH": paths, "COLUMNS": "200", "LINES": "40", "TERM": "xterm"}
     command = [sys.executable, "-m", "ex4d", "jobs", "--watch", "--backend", service.address]
-    watching = subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=subprocess.PIPE, env=variables)
+    # A shell's background job, as these tests may be, ignores Ctrl-C, and so do its children.
+    listening = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    streams = {"stdin": terminal, "stdout": terminal, "stderr": subprocess.PIPE}
+    watching = subprocess.Popen(command, **streams, env=variables, preexec_fn=listening)
     os.close(terminal)
     shown = b""
 
