@@ -10,9 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import multiprocessing
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -229,9 +231,19 @@ class Learning:
 
 
 def measure_learning(
-    experiment: Experiment, folder: Path, device: torch.device, *, seeds: int = 3, minutes: float = math.inf
+    experiment: Experiment,
+    folder: Path,
+    device: torch.device,
+    *,
+    seeds: int = 3,
+    minutes: float = math.inf,
+    processes: int = 1,
 ) -> Iterator[Row]:
-    """Train what the folder lacks, and yield a row for everything that is measured; see `Learning`."""
+    """Train what the folder lacks, and yield a row for everything that is measured; see `Learning`.
+
+    Args:
+        processes: that train adapters at the same time. Each alone leaves most of a GPU idle between its small kernels.
+    """
     began, deadline = time.monotonic(), time.monotonic() + 60 * minutes
     learning = Learning(experiment, folder, device)
     yield Row("clips", str(experiment.clips), f"{experiment.frames} frames, {experiment.side} pixels; {_since(began)}")
@@ -249,6 +261,10 @@ def measure_learning(
     unseen = 1 - task.given_mask[:, 1:].float().mean().item()
     yield Row("new views", str(len(task.noise)), f"of other scenes; {unseen:.0%} of their pixels unseen")
     frozen = learning.score("frozen", task, None)
+    if processes > 1 and (missing := [own for own in _adapters(seeds) if not learning.adapter(*own).exists()]):
+        started = time.monotonic()
+        _train_side_by_side(learning, missing, deadline, processes)
+        yield Row("adapters", f"{_since(started)}", f"{len(missing)}, trained in {processes} processes")
     scores: dict[Masks, list[Score]] = {masks: [] for masks in MASKS}
     for seed in range(seeds):
         for masks in MASKS:
@@ -265,6 +281,26 @@ def measure_learning(
     yield from summary(frozen, scores)
     sheet = learning.write_sheet(task, ("frozen", *(f"{masks}-0" for masks in MASKS)))
     yield Row("sheet", sheet.name, f"in {folder}: truth, given, frozen base, simulated masks, rectangles")
+
+
+def _adapters(seeds: int) -> list[tuple[Masks, int]]:
+    return [(masks, seed) for seed in range(seeds) for masks in MASKS]
+
+
+def _train_side_by_side(
+    learning: Learning, adapters: Sequence[tuple[Masks, int]], deadline: float, processes: int
+) -> None:
+    """Train adapters in processes of their own, until they are done or the deadline of `time.monotonic` is over."""
+    context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
+    train = partial(_train_adapter, learning.experiment, learning.folder, learning.device, deadline)
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        list(pool.map(train, adapters))
+
+
+def _train_adapter(
+    experiment: Experiment, folder: Path, device: torch.device, deadline: float, adapter: tuple[Masks, int]
+) -> None:
+    Learning(experiment, folder, device).run(*adapter, deadline)
 
 
 def summary(frozen: Score, scores: Mapping[Masks, Sequence[Score]]) -> Iterator[Row]:

@@ -10,7 +10,10 @@ from pathlib import Path
 from bench.learning import measure_learning
 from bench.learning_sizes import EXPERIMENTS
 from bench.measuring import Row
-from ex4d.devices import torch_device
+from ex4d.devices import cpu_cores, torch_device
+
+# That train adapters on one GPU at the same time.
+_PROCESSES = 6
 
 
 def measure_training(
@@ -40,5 +43,7 @@ def measure_training(
         yield from measure_steps()
     if "learning" in parts:
         experiment = EXPERIMENTS[toy or ("tiny" if device.type == "cpu" else "full")]
+        processes = 1 if device.type == "cpu" else min(_PROCESSES, max(1, cpu_cores() // 2))
+        how = {"seeds": seeds, "minutes": minutes, "processes": processes}
         with tempfile.TemporaryDirectory(prefix="ex4d-learning-") as folder:
-            yield from measure_learning(experiment, scratch or Path(folder), device, seeds=seeds, minutes=minutes)
+            yield from measure_learning(experiment, scratch or Path(folder), device, **how)

@@ -217,7 +217,8 @@ class TestLearning:
         learning, _ = learned
         stopped = list(measure_learning(SMALL, learning.folder, learning.device, seeds=1, minutes=0))
         assert stopped[-1].what == "stopped" and "rectangles, seed 0" in stopped[-1].remark
-        rows = list(measure_learning(SMALL, learning.folder, learning.device, seeds=1))
+        rows = list(measure_learning(SMALL, learning.folder, learning.device, seeds=1, processes=2))
+        assert "1, trained in 2 processes" in {row.remark for row in rows}
         assert "gain in holes over rectangles" in {row.what for row in rows}
         assert RunFolder(learning.folder / "rectangles-0").steps()[-1] == SMALL.settings.steps
         assert (learning.folder / "views.png").exists()
