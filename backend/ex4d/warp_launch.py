@@ -32,7 +32,7 @@ def launch(kernel: Kernel, shape: Sequence[int], device: torch.device, *inputs: 
     wp.launch(kernel, dim=tuple(shape), inputs=arrays, device=where, stream=stream, block_dim=BLOCK_THREADS)
 
 
-def launch_rows(kernel: Kernel, shape: Sequence[int], device: torch.device, *inputs: Any) -> None:
+def launch_rows(kernel: Kernel, shape: Sequence[int], device: torch.device, *inputs: Any, cuda_span: int = 1) -> None:
     """Launch a kernel whose threads are (frame, row, span of columns) for all pixels of (T, H, W).
 
     A CPU walks along a row in one thread, which saves computing its position at every step, and each of its cores
@@ -43,10 +43,11 @@ def launch_rows(kernel: Kernel, shape: Sequence[int], device: torch.device, *inp
         shape: frames, rows and columns.
         device: as of `launch`.
         inputs: as of `launch`, without the span; tensors have as many frames.
+        cuda_span: columns of a GPU's thread: more than one where most threads find nothing to do.
     """
     frames, height, width = shape
     if device.type == "cuda":
-        launch(kernel, shape, device, 1, *inputs)
+        launch(kernel, (frames, height, -(-width // cuda_span)), device, cuda_span, *inputs)
         return
 
     def launch_frame(frame: int) -> None:
@@ -63,6 +64,7 @@ def launch_rows(kernel: Kernel, shape: Sequence[int], device: torch.device, *inp
 
 
 def _array(value: Any) -> Any:
+    """A tensor as Warp's launches take it, as which it is described in less time than as an array of Python's."""
     if not isinstance(value, torch.Tensor):
         return value
-    return wp.from_torch(value.view(torch.uint8) if value.dtype == torch.bool else value)
+    return wp.from_torch(value.view(torch.uint8) if value.dtype == torch.bool else value, return_ctype=True)

@@ -233,7 +233,7 @@ def test_threads_that_share_the_drawing_draw_what_one_draws(rasterizer, monkeypa
     camera = camera_of(poses, 300.0, 200, 150)
     alone = rasterizer.render(surface, camera, with_depth=True)
     direct_pixels = 48 if room is None else 2
-    sharing = direct_pixels, direct_pixels, 8, 5, 16
+    sharing = direct_pixels, direct_pixels, 8, 5, 16, 37
     monkeypatch.setattr(WarpRasterizer, "_sharing", lambda self, frames, height: sharing)
     if room is not None:
         monkeypatch.setattr(WarpRasterizer, "_pieces", lambda self, vertices: room)

@@ -93,11 +93,8 @@ def different_tiles(mask: torch.Tensor, other: torch.Tensor, within: torch.Tenso
 
 
 def _words(mask: torch.Tensor) -> torch.Tensor:
-    """(T, H * W / 8) int64, each of 8 pixels of a row of masks, by which a CPU looks at them; else (T, 0).
-
-    A GPU has a thread for each pixel.
-    """
-    is_divisible = mask.shape[2] % cleaning.TILE_SIDE == 0 and mask.device.type == "cpu"
+    """(T, H * W / 8) int64, each of 8 pixels of a row of masks; (T, 0) where rows do not divide so."""
+    is_divisible = mask.shape[2] % cleaning.TILE_SIDE == 0
     flat = mask.flatten(1)
     aligned = is_divisible and flat.data_ptr() % cleaning.TILE_SIDE == 0
     return flat.view(torch.int64) if aligned else torch.empty(len(mask), 0, dtype=torch.int64, device=mask.device)
@@ -110,9 +107,13 @@ def _no_tiles(mask: torch.Tensor) -> torch.Tensor:
 
 
 def _launch_in_tiles(kernel: Kernel, mask: torch.Tensor, *arrays: torch.Tensor) -> None:
-    """Launch a kernel for all pixels of (T, H, W) masks; arrays are flat, or of tiles."""
+    """Launch a kernel for all pixels of (T, H, W) masks; arrays are flat, or of tiles.
+
+    A GPU's thread takes a row of a tile: most tiles are not marked, and to start a thread for each of their pixels
+    would take longer than all the others need.
+    """
     height, width = mask.shape[1:]
-    launch_rows(kernel, mask.shape, mask.device, width, height, *arrays)
+    launch_rows(kernel, mask.shape, mask.device, width, height, *arrays, cuda_span=cleaning.TILE_SIDE)
 
 
 def _recolor(rendered: RenderedBatch, drawn: torch.Tensor, marked: torch.Tensor) -> None:

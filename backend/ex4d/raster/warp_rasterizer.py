@@ -74,6 +74,10 @@ DIRECT_STRETCHED = 4096  # more, since each thread of a group splits or cuts the
 PIECE_ROWS = 8
 GROUP_SIZE = 16
 DEVICE_GROUPS, MIN_GROUPS, MAX_GROUPS = 65536, 128, 16384  # of all frames; and of each, the fewest and the most
+# Of threads for stretched faces, of all frames and of each at least: about one for each face, which are nearly equal.
+DEVICE_STRETCHED_THREADS, MIN_STRETCHED_THREADS = 1 << 21, 4096
+# Columns that a thread takes where most pixels, or vertices, are in no tile that is wanted.
+TILE_SPAN = projection.BLOCK_SIDE
 
 
 def cuda_problem(devices: Devices) -> str:
@@ -201,12 +205,13 @@ class WarpRasterizer:
         per_frame = vertices * BYTES_PER_VERTEX + pixels * BYTES_PER_PIXEL + self._pieces(vertices) * per_piece
         return max(1, CUDA_BATCH_BYTES // per_frame)
 
-    def _sharing(self, frames: int, height: int) -> tuple[int, int, int, int, int]:
-        """How threads share a frame's drawing: direct_pixels to group_size of `drawing.Work`."""
+    def _sharing(self, frames: int, height: int) -> tuple[int, int, int, int, int, int]:
+        """How threads share a frame's drawing: direct_pixels to stretched_threads of `drawing.Work`."""
         if self.device.type == "cpu":
-            return 1 << 30, 1 << 30, height, 1, 1
+            return 1 << 30, 1 << 30, height, 1, 1, 1
         groups = min(max(MIN_GROUPS, DEVICE_GROUPS // frames), MAX_GROUPS)
-        return DIRECT_PIXELS, DIRECT_STRETCHED, PIECE_ROWS, groups, GROUP_SIZE
+        alone = max(MIN_STRETCHED_THREADS, DEVICE_STRETCHED_THREADS // frames)
+        return DIRECT_PIXELS, DIRECT_STRETCHED, PIECE_ROWS, groups, GROUP_SIZE, alone
 
     def _pieces(self, vertices: int) -> int:
         """Room in a frame's queue: stretched faces lie along discontinuities, far fewer than a frame has pixels."""
@@ -277,21 +282,22 @@ class WarpRasterizer:
         counters = torch.zeros(frames * int(drawing.COUNTERS), dtype=torch.int32, device=self.device)
         work.counters = wp.from_torch(counters)
         work.direct_pixels, work.direct_stretched, *shared = self._sharing(frames, height)
-        work.piece_rows, work.groups, work.group_size = shared
+        work.piece_rows, work.groups, work.group_size, work.stretched_threads = shared
 
         def launch(kernel: Kernel, dim: tuple[int, ...], *arguments: object) -> None:
             wp.launch(kernel, dim=dim, inputs=arguments, device=self._warp_device, block_dim=BLOCK_THREADS)
 
-        def launch_grid(kernel: Kernel, grid: tuple[int, int], *arguments: object) -> None:
+        def launch_grid(kernel: Kernel, grid: tuple[int, int], *arguments: object, cuda_span: int = 1) -> None:
             # One CPU thread walks along a row, which saves computing its position at every step.
-            span = grid[1] if self.device.type == "cpu" else 1
+            span = grid[1] if self.device.type == "cpu" else cuda_span
             launch(kernel, (frames, grid[0], -(-grid[1] // span)), source, span, *arguments)
 
         if view.wanted is not None and not reference:
             blocks = [-(-(side - 1) // projection.BLOCK_SIDE) for side in (rows, columns)]
             view.blocks = self._empty(wp.uint8, frames, *blocks)
             launch_grid(near_edges.mark_blocks, (blocks[0], blocks[1]), view)
-        launch_grid(projection.project_vertices, (rows, columns), view, projected)
+        tile_span = 1 if view.wanted is None else TILE_SPAN
+        launch_grid(projection.project_vertices, (rows, columns), view, projected, cuda_span=tile_span)
         launch_grid(drawing.draw_cells, (rows - 1, columns - 1), projected, view, work, winners)
         groups = (frames, work.groups * work.group_size)
         launch(drawing.draw_pieces, groups, source, projected, view, work, winners)
@@ -302,17 +308,17 @@ class WarpRasterizer:
         else:
             launch(unsnapped.draw_unsnapped, groups, source, projected, view, work, winners)
         if has_parts:
-            for kernel, counter in (
-                (stretched_faces.draw_stretched, drawing.STRETCHED_COUNTER),
-                (stretched_faces.draw_stretched_pieces, drawing.STRETCHED_PIECE_COUNTER),
-                (stretched_faces.draw_unsnapped_stretched, drawing.STRETCHED_PIECE_COUNTER),
+            for kernel, counter, threads in (
+                (stretched_faces.draw_stretched, drawing.STRETCHED_COUNTER, (frames, work.stretched_threads)),
+                (stretched_faces.draw_stretched_pieces, drawing.STRETCHED_PIECE_COUNTER, groups),
+                (stretched_faces.draw_unsnapped_stretched, drawing.STRETCHED_PIECE_COUNTER, groups),
             ):
                 # A GPU would have to be waited for; it launches a kernel that finds nothing faster than it tells.
                 if self.device.type != "cpu" or counters.view(frames, -1)[:, int(counter)].any():
-                    launch(kernel, groups, source, projected, view, work, winners)
+                    launch(kernel, threads, source, projected, view, work, winners)
         if len(outputs) == 1:
             mask = wp.from_torch(outputs[0].view(torch.uint8))
-            launch_grid(near_edges.resolve_wanted, (height, width), projected, view, winners, mask)
+            launch_grid(near_edges.resolve_wanted, (height, width), projected, view, winners, mask, cuda_span=TILE_SPAN)
             return
         color, mask, depth, alpha, deep_color = outputs
         results = [wp.from_torch(color), wp.from_torch(mask.view(torch.uint8)), wp.from_torch(depth)]

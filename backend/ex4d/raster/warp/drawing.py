@@ -54,6 +54,7 @@ class Work:
     piece_rows: int  # rows of the screen in a piece
     groups: int  # of threads, for each frame
     group_size: int
+    stretched_threads: int  # for each frame, which draw stretched faces alone
 
 
 @wp.kernel

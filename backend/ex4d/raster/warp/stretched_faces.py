@@ -59,7 +59,7 @@ def draw_stretched(source: Source, projected: Projected, view: View, work: Work,
     If their queue overflowed, they are searched for again.
     """
     frame, thread = wp.tid()
-    threads = work.groups * work.group_size
+    threads = work.stretched_threads
     count = work.counters[frame * COUNTERS + STRETCHED_COUNTER]
     fits = count <= work.stretched.shape[1]
     # With a second call the compiler would put the function into neither, and copy its arguments at each.
