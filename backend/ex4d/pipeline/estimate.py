@@ -281,20 +281,26 @@ def estimate_take(
 ) -> Estimate:
     """What a take needs, by making a few frames of it as a preview; see `add_wan` for the engine wan.
 
-    A final in more than 8 bits of a scene of 8 has its files from stated figures: no preview can make them.
+    A final whose files of more than 8 bits no preview can make has these from stated figures.
 
     Raises:
         Ex4dError: the take itself would fail.
     """
+    from ex4d.pipeline.deep_take import draws_deep_colors, require_deep_take
     from ex4d.pipeline.shot_start import shot_start, start_notes
     from ex4d.pipeline.take_folder import take_into_folder
     from ex4d_core.output_settings import OutputSettings
+    from ex4d_core.shot import PreviewSettings
 
     def make(folder: Path, start: int, part: CameraPath) -> None:
-        sample = replace(request.part(start, start + len(part)), engine="preview", output=output)
+        how = {"engine": "preview", "output": output, "preview": preview}
+        sample = replace(request.part(start, start + len(part)), **how)
         take_into_folder(scene, sample, folder, device=Devices.parse(device).first, machine=machine)
 
-    output = request.output if scene.manifest.is_deep or request.engine != "wan" else OutputSettings()
+    require_deep_take(scene, request)
+    output = request.output if draws_deep_colors(scene, request) else OutputSettings()
+    # How a preview would show holes says nothing about a final.
+    preview = PreviewSettings() if request.engine == "wan" else request.preview
     each, size, basis = _measured(make, request.camera)
     camera, start = request.camera, shot_start(scene, request)
     rays = _ray_bytes(request.stereo, camera, request.render.samples)
@@ -302,11 +308,11 @@ def estimate_take(
     memory = _drawing_bytes(scene, camera, device) + _TAKE_BYTES_PER_PIXEL * pixels + rays
     if request.output.is_deep:
         memory += deep_take_memory(request, start.hidden)
-    if request.output != output:
+    if request.output.is_deep and not output.is_deep:
         size += deep_frame_bytes(request)
     notes = (basis, *start_notes(scene, request, Devices.parse(device).first, machine))
-    preview = Estimate(each * len(camera), round(size * len(camera)), memory, basis=notes)
-    return add_wan(preview, request.wan, len(camera), *camera.size, device, request.engine, start.hidden, card)
+    drawn = Estimate(each * len(camera), round(size * len(camera)), memory, basis=notes)
+    return add_wan(drawn, request.wan, len(camera), *camera.size, device, request.engine, start.hidden, card)
 
 
 def estimate_take_of_footage(
