@@ -18,9 +18,9 @@ from ex4d.media.colour_management import ACESCG
 from ex4d.media.deep_source import chromaticities_of
 from ex4d.media.exr import read_exr_channels
 from ex4d.pipeline.deep_outputs import render_deep
-from ex4d.pipeline.estimate import estimate_take
 from ex4d.pipeline.geometry_passes import motion_vectors
 from ex4d.pipeline.reconstruct import reconstruct
+from ex4d.pipeline.shot_estimates import estimate_take
 from ex4d.pipeline.source_paths import SourcePaths
 from ex4d_core.cameras import CameraPath
 from ex4d_core.errors import RequestError

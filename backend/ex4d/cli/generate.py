@@ -156,8 +156,9 @@ def _estimate(
     scene: Scene, requests: list[ShotRequest], options: argparse.Namespace, out: Path, report: Report
 ) -> None:
     """Tell what takes need, and of a final also what each working size would; makes nothing."""
-    from ex4d.pipeline.estimate import estimate_take, total
+    from ex4d.pipeline.estimate import total
     from ex4d.pipeline.final_cards import card_here
+    from ex4d.pipeline.shot_estimates import estimate_take
     from ex4d.pipeline.shot_start import shot_start
 
     request = requests[0]
