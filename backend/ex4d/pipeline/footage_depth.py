@@ -20,10 +20,7 @@ from ex4d.depth import (
 from ex4d.depth.noise import depth_without_noise
 from ex4d.devices import torch_device
 from ex4d.machine import MachineSettings
-from ex4d.media import (
-    FootageInfo,
-    probe,
-)
+from ex4d.media import FootageInfo, probe
 from ex4d.progress import Progress, ignore_progress
 from ex4d_core.errors import RequestError
 from ex4d_core.sources import DepthSettings
@@ -59,6 +56,11 @@ def depth_of(
 def depth_from_files(
     path: Path, settings: DepthSettings, footage: FootageInfo, known: KnownIntrinsics | None
 ) -> DepthClip:
+    """The depth of some footage from files, which may be of all of the footage where only a part of it is used.
+
+    Raises:
+        DepthError: depth is missing, invalid, or does not fit the footage.
+    """
     files = DepthFiles(
         path,
         scale=settings.scale,

@@ -10,9 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ex4d.depth import (
-    DepthClip,
-)
+from ex4d.depth import DepthClip
 from ex4d.media import (
     FootageInfo,
     MotionMask,
