@@ -15,8 +15,8 @@ from ex4d_core.conversations import ClientError
 from ex4d_core.handshakes import Handshakes
 from ex4d_core.local_token import USER, token_file
 from ex4d_core.message_base import MAX_HEADER_BYTES
-from ex4d_core.messages import MAX_IMAGE_BYTES
 from ex4d_core.reply_guard import ReplyGuard
+from ex4d_core.view_messages import MAX_IMAGE_BYTES
 
 log = logging.getLogger(__name__)
 

@@ -9,6 +9,8 @@ from typing import ClassVar
 MAX_HEADER_BYTES = 24 * 1024 * 1024
 # That of most replies holds a few texts.
 _REPLY_HEADER_BYTES = 1024 * 1024
+# And that of replies with a list of jobs with reasons, or the coverage of 100,000 frames.
+LONG_HEADER_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True)

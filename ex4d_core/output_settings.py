@@ -19,6 +19,17 @@ SEQUENCES = ("exr", "png16")
 SUFFIXES = {"exr": ".exr", "png16": ".png", "prores4444": ".mov", "dnxhr": ".mov", "h265": ".mp4"}
 MAX_NUMBER = 9_999_999
 MAX_SPACE = 100  # characters of a colour space's name
+# Which formats have a setting; settings that are not here are for all of them.
+_DEEP = tuple(SUFFIXES)
+_FORMATS_WITH = {
+    "compression": ("exr",),
+    "position": ("exr",),
+    "motion": ("exr",),
+    "first_number": SEQUENCES,
+    "output_space": _DEEP,
+    "file_name": _DEEP,
+    "file_version": _DEEP,
+}
 _NAME_FIELDS = {"shot": "shot", "version": 1, "frame": 1001}
 
 
@@ -78,12 +89,14 @@ class OutputSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        of_exr = ((name, ("exr",)) for name in ("compression", "position", "motion"))
-        for name, allowed in (*of_exr, ("first_number", SEQUENCES)):
-            if self.format not in allowed and getattr(self, name) != getattr(OutputSettings, name):
+        fixed = []
+        for name, allowed in _FORMATS_WITH.items():
+            if self.format in allowed or getattr(self, name) == getattr(OutputSettings, name):
+                continue
+            if allowed != _DEEP:
                 raise RequestError(f"{name} is for format {' or '.join(allowed)}, not {self.format}: leave it out")
-        fixed = [name for name in ("output_space", "file_name") if getattr(self, name) != getattr(OutputSettings, name)]
-        if self.format == "mp4" and fixed:
+            fixed.append(name)
+        if fixed:
             raise RequestError(
                 f"movies of 8 bits are in sRGB and have fixed names: leave out {' and '.join(fixed)}, or choose a "
                 "format other than mp4"
@@ -122,6 +135,15 @@ class OutputSettings(Settings):
             return self
         plain = shot.replace("{", "{{").replace("}", "}}")
         return replace(self, file_name=_joined(self.file_name, lambda name: plain if name == "shot" else None))
+
+    def in_format(self, output_format: OutputFormat) -> OutputSettings:
+        """The same in another format, without the settings that it does not have; images of a movie are numbered."""
+        kept = {name: getattr(self, name) for name, allowed in _FORMATS_WITH.items() if output_format in allowed}
+        if output_format in SEQUENCES and "frame" not in _filled(self.file_name)[0]:
+            kept["file_name"] += ".{frame:04}"
+        elif output_format not in SEQUENCES and not _without_frame(kept.get("file_name", "")):
+            kept.pop("file_name", None)
+        return OutputSettings(output_format, **kept)
 
     def file_of(self, shot: str, index: int = 0) -> str:
         """Name of the image of a frame counted from 0, or of the movie; of more than 8 bits."""

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ex4d_core.conversations import Task
-from ex4d_core.messages import GetCoverage, GetEvents, GetView, Hello, Message, answer_bytes
+from ex4d_core.messages import GetEvents, Hello, Message, answer_bytes
+from ex4d_core.view_messages import GetCoverage, GetView
 from ex4d_core.wire import encode
 
 # A request without a reply is sent again after this long.

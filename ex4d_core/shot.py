@@ -13,7 +13,7 @@ import numpy as np
 
 from ex4d_core.cameras import MAX_SIDE, CameraError, CameraPath
 from ex4d_core.errors import RequestError
-from ex4d_core.output_settings import OutputSettings
+from ex4d_core.output_settings import MAX_NUMBER, OutputSettings
 from ex4d_core.render_settings import RenderSettings
 from ex4d_core.scene_manifest import is_sha256
 from ex4d_core.schema import Codec, Length, Option, Range, Settings, decode
@@ -164,6 +164,11 @@ class ShotRequest(Settings):
             raise RequestError(f"a shot may have at most {MAX_FRAMES} frames, not {len(self.camera)}")
         require_size(self.camera.size)
         require_size(self.frame_size)
+        if self.output.is_sequence and self.output.first_number + len(self.camera) - 1 > MAX_NUMBER:
+            raise RequestError(
+                f"first_number {self.output.first_number} leaves numbers for fewer than {len(self.camera)} frames: "
+                f"choose one of at most {MAX_NUMBER + 1 - len(self.camera)}"
+            )
         if self.output.is_deep:
             self._require_own_names()
             if self.stereo.kind_of_movie:
@@ -253,16 +258,18 @@ class ShotRequest(Settings):
         return values
 
     def part(self, start: int, stop: int) -> ShotRequest:
-        """The same shot from frame ``start`` up to, but not including, ``stop``.
+        """The same shot from frame ``start`` up to, but not including, ``stop``; images keep their numbers.
 
         Raises:
             CameraError: it has no such frames.
         """
-        camera, shown = self.camera.frames(start, stop), self.source_frames
-        stereo = self.stereo.part(start, stop)
-        if shown is None:
-            return replace(self, camera=camera, first_frame=self.first_frame + start, stereo=stereo)
-        return replace(self, camera=camera, source_frames=shown[start:stop], stereo=stereo)
+        output = self.output
+        if output.is_sequence:
+            output = replace(output, first_number=output.first_number + start)
+        part = {"camera": self.camera.frames(start, stop), "stereo": self.stereo.part(start, stop), "output": output}
+        if self.source_frames is None:
+            return replace(self, first_frame=self.first_frame + start, **part)
+        return replace(self, source_frames=self.source_frames[start:stop], **part)
 
     def require_footage(self, frames: int) -> None:
         """Check that a scene of ``frames`` frames covers the shot.

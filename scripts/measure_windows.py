@@ -34,7 +34,7 @@ from ex4d.generation.wan.wan_engine import create_wan_engine  # noqa: E402
 from ex4d.machine import MachineSettings  # noqa: E402
 from ex4d.media import read_frames  # noqa: E402
 from ex4d.raster import RenderedFrame  # noqa: E402
-from ex4d.weights.places import find_wan_files  # noqa: E402
+from ex4d.weights.wan_files import find_wan_files  # noqa: E402
 from ex4d_core.final_sizes import window_lengths  # noqa: E402
 from ex4d_core.wan_settings import WanSettings  # noqa: E402
 

@@ -12,10 +12,10 @@ import numpy as np
 from bpy.app.translations import pgettext_iface as iface_
 
 from ex4d_core.errors import RequestError
-from ex4d_core.messages import Coverage, GetCoverage
 from ex4d_core.scene import Scene
 from ex4d_core.scene_manifest import SceneError
 from ex4d_core.shot import ShotRequest
+from ex4d_core.view_messages import Coverage, GetCoverage
 
 from ..live.each_scene import OfEachScene, areas_of
 from ..live.query import LiveQuery, add_query

@@ -74,10 +74,11 @@ class EX4D_OT_send_to_farm(AsksForProjectFolder, NeedsShot, Operator):
     def _shots(self, context: Context) -> list[FarmShot]:
         """All shots of the list, or the one that is not listed."""
         scene, found = context.scene, dict[str, FarmShot]()
-        chosen = scene.ex4d_shot_index
+        chosen, camera = scene.ex4d_shot_index, scene.camera
         try:
             for index in range(max(len(scene.ex4d_shots), 1)):
                 scene.ex4d_shot_index = index
+                scene.camera = camera  # a shot that becomes active sets its own, but others follow the artist's
                 for one in self._takes_of_active(context):
                     name, number = one.name, 1
                     while name in found:  # two shots may have the same label
@@ -86,6 +87,7 @@ class EX4D_OT_send_to_farm(AsksForProjectFolder, NeedsShot, Operator):
                     found[name] = replace(one, name=name)
         finally:
             scene.ex4d_shot_index = chosen
+            scene.camera = camera
         return list(found.values())
 
     def _takes_of_active(self, context: Context) -> list[FarmShot]:

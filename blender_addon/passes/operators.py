@@ -10,6 +10,7 @@ from bpy.app.translations import pgettext_iface as iface_
 
 from ex4d_core.output_settings import OutputSettings
 from ex4d_core.passes import PassesRequest
+from ex4d_core.stereo import StereoSettings
 
 from ..blender_types import Context, Operator
 from ..errors import reports_errors
@@ -47,6 +48,7 @@ class EX4D_OT_send_passes(AsksForProjectFolder, NeedsShot, Operator):
             occlusion=shot.occlusion,
             samples=shot.samples,
             cuts=shot_cuts(context, frame_start, frame_end),
+            stereo=StereoSettings(),
         )
         scene.deep_color()  # refused now where there is none
         space = shot.output_space or scene.manifest.color_space

@@ -158,14 +158,18 @@ def _take_below(record: EX4D_Passes, request: ShotRequest) -> Sequence | None:
 
 
 def _is_of(take: EX4D_Take, request: ShotRequest) -> bool:
-    """Whether a take has the frames of a request, pixel for pixel."""
+    """Whether a take has the frames of a request, pixel for pixel, and an engine's picture where nothing was seen."""
     try:
         other = load_request(from_blend(take.folder))
     except RequestError:
         return False
     mine, its = request.camera, other.camera
+    marks_holes = other.engine == "preview" and other.preview.holes == "mark"
     return (
         other.scene == request.scene
+        and other.frame_size == request.frame_size
+        and not other.stereo.is_on
+        and not marks_holes
         and list(other.footage_frames) == list(request.footage_frames)
         and its.size == mine.size
         and np.array_equal(its.world_to_camera, mine.world_to_camera)

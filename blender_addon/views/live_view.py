@@ -8,10 +8,10 @@ import bpy
 
 from ex4d_core.cameras import CameraError
 from ex4d_core.errors import RequestError
-from ex4d_core.messages import GetView, View
 from ex4d_core.scene import Scene
 from ex4d_core.scene_manifest import SceneError
 from ex4d_core.shot import PreviewSettings, ShotRequest
+from ex4d_core.view_messages import GetView, View
 
 from ..cameras.optics import require_even_time
 from ..cameras.sampling import current_camera

@@ -85,7 +85,7 @@ def _chain(folder: Path, frames: int, width: int, height: int) -> _Chain:
 
 def _run_chain(folder: Path, frames: int, width: int, height: int) -> None:
     from ex4d.depth import DepthClip
-    from ex4d.pipeline.reconstruct import build_scene
+    from ex4d.pipeline.scene_building import build_scene
 
     folder.mkdir()
     with VideoWriter(folder / "footage.mp4", width, height, Fraction(24)) as movie:

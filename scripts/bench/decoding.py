@@ -14,7 +14,7 @@ from ex4d.generation.wan.decoding import decode_in_order
 from ex4d.generation.wan.kernels.vae import optimize_vae
 from ex4d.generation.wan.networks import load_vae
 from ex4d.generation.wan.spread_decoder import SpreadDecoder
-from ex4d.weights.places import find_wan_files
+from ex4d.weights.wan_files import find_wan_files
 
 # Frames, width and height; on a CPU a toy.
 _CLIPS = ((49, 512, 512), (81, 832, 480), (81, 1280, 720))

@@ -46,7 +46,7 @@ from ex4d.generation.wan.network_choice import NetworkChoice
 from ex4d.generation.wan.networks import load_image_encoder, load_vae
 from ex4d.generation.wan.wan_engine import WanEngine
 from ex4d.raster import RenderedFrame
-from ex4d.weights.places import find_wan_files
+from ex4d.weights.wan_files import find_wan_files
 from ex4d_core.wan_settings import WanSettings, wan_preset
 
 # Targets on one H200.

@@ -29,7 +29,7 @@ from ex4d.raster import RenderedFrame
 from ex4d.weights import converted
 from ex4d.weights.checkpoints import read_checkpoint
 from ex4d.weights.converted import WRITER, ConvertedWeights
-from ex4d.weights.places import find_wan_files
+from ex4d.weights.wan_files import find_wan_files
 from ex4d_core.wan_settings import WanSettings, wan_preset
 
 # Targets on one H200: seconds of a switch, and how many times as fast as from the published files a cold start is.

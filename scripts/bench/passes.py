@@ -25,7 +25,7 @@ from ex4d.generation.wan.kernels.matmul import Fp8Linear
 from ex4d.generation.wan.memory import free_memory
 from ex4d.generation.wan.networks import load_dit
 from ex4d.generation.wan.transformer import Transformer
-from ex4d.weights.places import find_wan_files
+from ex4d.weights.wan_files import find_wan_files
 from ex4d_core.final_estimates import pass_operations
 
 # Targets on one H200, in seconds.

@@ -21,12 +21,13 @@ from ex4d.raster.speed import SUBJECT_DISTANCE, synthetic_camera, synthetic_surf
 from ex4d.service.local_service import local_service
 from ex4d_core.cameras import CameraPath
 from ex4d_core.client import Client
-from ex4d_core.messages import GetCoverage, GetView, Message
+from ex4d_core.messages import Message
 from ex4d_core.render_settings import OcclusionModel, RenderSettings
 from ex4d_core.scene import Scene, SceneWriter
 from ex4d_core.scene_manifest import SceneManifest
 from ex4d_core.shot import ShotRequest
 from ex4d_core.transfers import ask_about
+from ex4d_core.view_messages import GetCoverage, GetView
 
 VIEW_SIZE = (1024, 576)
 COVERAGE_CLIP = (49, 512, 512)

@@ -14,20 +14,10 @@ from campaigns.outcome import Outcome
 from campaigns.service import PATIENCE, Service, ask, connected, shot, write_scene
 from campaigns.usage import Usage, bytes_below
 from ex4d_core.client import Client, Conversation, Task
-from ex4d_core.messages import (
-    CHUNK_BYTES,
-    Cancel,
-    GetCoverage,
-    GetEvents,
-    GetView,
-    Hello,
-    ListJobs,
-    PutBlob,
-    Submit,
-    Withdraw,
-)
+from ex4d_core.messages import CHUNK_BYTES, Cancel, GetEvents, Hello, ListJobs, PutBlob, Submit, Withdraw
 from ex4d_core.scene import Scene
 from ex4d_core.transfers import Sent, scene_blobs, upload_blobs
+from ex4d_core.view_messages import GetCoverage, GetView
 
 _CLIENTS = 8
 # Of a client at a time; a stranger's would be more, which `evil` clients of the tests are.

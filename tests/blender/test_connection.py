@@ -6,9 +6,7 @@ import inspect
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import addon_utils  # comes with bpy
 import bpy
@@ -16,38 +14,20 @@ import pytest
 import zmq
 
 import blender_addon
-from blender_addon import scheduler as scheduler_module
 from blender_addon.cameras.panel import EX4D_PT_camera
 from blender_addon.connection import session as session_module
-from blender_addon.connection.local_backend import WINDOWS, local_backend, words_of
 from blender_addon.connection.operators import WALK_THROUGH
 from blender_addon.connection.panel import wrapped
 from blender_addon.connection.preferences import ConnectionSettings, chosen_licence, is_loopback
 from blender_addon.connection.session import NotConnectedError, session
-from blender_addon.errors import contained, failure_text, failures, forget_failures
-from blender_addon.scheduler import BUSY_INTERVAL_SECONDS, IDLE_INTERVAL_SECONDS, Scheduler, scheduler, tick
+from blender_addon.scheduler import BUSY_INTERVAL_SECONDS, IDLE_INTERVAL_SECONDS, tick
 from blender_addon.takes import thumbnails
 from ex4d_core import client as client_module
 from ex4d_core.client_socket import ClientKeys
-from ex4d_core.errors import RequestError
 from ex4d_core.messages import Hello, ListJobs
 
 from .conftest import backend_environment, backend_process, free_address, tick_round, tick_until
-
-
-@pytest.fixture
-def no_hurry(monkeypatch) -> None:
-    """Budgets that also a busy machine keeps, so that every tick does all of the work."""
-    monkeypatch.setattr(scheduler_module, "TICK_BUDGET_SECONDS", 60.0)
-
-
-def add_on() -> ModuleType:
-    """The add-on's module; Blender loads another one after a failure."""
-    return sys.modules["blender_addon"]
-
-
-def preferences() -> bpy.types.AddonPreferences:
-    return bpy.context.preferences.addons["blender_addon"].preferences
+from .enabled import add_on, preferences
 
 
 def test_without_a_backend_it_says_so_and_keeps_trying(monkeypatch):
@@ -154,124 +134,6 @@ def test_what_stays_on_this_machine(address, local):
     assert is_loopback(address) is local
 
 
-def test_work_that_fails_is_reported_once_and_stops_no_other(no_hurry, capsys):
-    done = []
-
-    def failing():
-        raise KeyError("no such take")
-
-    tick()  # the first one restores
-    scheduler.every_tick(failing, 0.001)
-    scheduler.every_tick(lambda: done.append(1), 0.001)
-    tick()
-    tick()
-    assert len(done) == 2 and session().connected is False
-    assert capsys.readouterr().err.count("KeyError: 'no such take'") == 1
-    assert len(failures()) == 1 and "in failing" in failures()[0]
-    assert "KeyError" in failure_text()
-    forget_failures()
-    bpy.ops.ex4d.reconnect()
-    assert failure_text() == "" and not failures()
-
-
-def test_an_error_that_the_artist_can_act_on_is_shown_as_it_is():
-    with contained():
-        raise RequestError("choose a longer shot")
-    assert failure_text() == "choose a longer shot"
-    forget_failures()
-
-
-def test_an_undo_and_a_redo_are_followed_once_each_in_a_tick_of_their_own(no_hurry):
-    done = []
-    scheduler.every_tick(lambda: done.append("work"), 0.001)
-    scheduler.after_undo(lambda: done.append("restored"))
-    tick()
-    assert done == ["restored"]  # whatever was before the add-on was enabled
-    tick()
-    assert done == ["restored", "work"]
-    done.clear()
-    bpy.ops.ed.undo_push(message="before")
-    bpy.data.objects.new("something", None)
-    bpy.ops.ed.undo_push(message="something")
-    tick()
-    assert done == ["work"]
-    bpy.ops.ed.undo()
-    assert done == ["work"]  # not from inside of Blender's undo
-    for _ in range(3):
-        tick()
-    bpy.ops.ed.redo()
-    tick()
-    assert done == ["work", "restored", "work", "work", "restored"]
-
-
-def test_a_step_of_its_own_that_fails_leaves_those_behind_it(capsys):
-    done = []
-
-    def failing():
-        raise ZeroDivisionError("never")
-
-    tick()
-    scheduler.run_alone(failing)
-    scheduler.run_alone(lambda: done.append(1))
-    assert (tick(), done) == (BUSY_INTERVAL_SECONDS, [])
-    tick()
-    assert done == [1] and not session().busy
-    assert "ZeroDivisionError: never" in capsys.readouterr().err and len(failures()) == 1
-    forget_failures()
-
-
-class Clock:
-    """Time that passes only where a test says so."""
-
-    def __init__(self):
-        self.now = 100.0
-
-    def perf_counter(self) -> float:
-        return self.now
-
-
-def test_a_tick_keeps_its_budget_and_the_next_one_does_the_rest(monkeypatch):
-    clock, done = Clock(), []
-    monkeypatch.setattr(scheduler_module, "time", clock)
-    one = Scheduler()
-
-    def work(name: str, seconds: float) -> None:
-        def run() -> None:
-            done.append(name)
-            clock.now += seconds
-
-        one.every_tick(run, 0.001)
-
-    assert one.tick() == BUSY_INTERVAL_SECONDS  # restores, and there is nothing to restore
-    work("a", 0.001)
-    work("b", 0.0025)  # more than it said
-    work("c", 0.001)
-    work("d", 0.001)
-    assert one.tick() == BUSY_INTERVAL_SECONDS and done == ["a", "b"]
-    assert one.last_tick == pytest.approx(0.0035)
-    assert one.tick() == IDLE_INTERVAL_SECONDS and done == ["a", "b", "c", "d"]
-    one.run_alone(lambda: done.append("alone"))
-    one.tick()
-    assert done[4:] == ["alone"]
-    one.tick()
-    assert done[5:] == ["a", "b"]
-
-
-def test_the_budgets_of_all_work_are_known_and_each_fits_into_a_tick():
-    # Test of the backend, arrivals, drawing, tabs, jobs, viewports, missing scenes, comparison, camera path, coverage,
-    # views, live drafts, weights.
-    assert len(scheduler._work) == 13
-    assert all(0 < work.budget <= scheduler_module.TICK_BUDGET_SECONDS <= 0.004 for work in scheduler._work)
-
-
-def test_the_timer_survives_loading_a_file(tmp_path):
-    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "empty.blend"))
-    before = session()
-    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "empty.blend"))
-    assert bpy.app.timers.is_registered(tick)
-    assert session() is before
-
-
 def test_an_add_on_that_failed_to_register_can_be_enabled_again(monkeypatch, capsys):
     def failing() -> None:
         raise OSError("no room")
@@ -284,101 +146,6 @@ def test_an_add_on_that_failed_to_register_can_be_enabled_again(monkeypatch, cap
     monkeypatch.undo()
     assert addon_utils.enable("blender_addon") is not None
     assert hasattr(bpy.types.Scene, "ex4d_shots") and bpy.app.timers.is_registered(tick)
-
-
-@pytest.fixture
-def serve(backend_python, tmp_path, monkeypatch) -> str:
-    """The command that a user has in the preferences, and an address where nobody listens yet."""
-    monkeypatch.setenv("PYTHONPATH", backend_environment()["PYTHONPATH"])
-    preferences().address = free_address()
-    command = f'"{backend_python}" -m ex4d serve --data "{tmp_path / "data"}" --device cpu'
-    preferences().serve_command = command
-    return command
-
-
-def test_a_local_backend_is_started_used_and_stopped(serve):
-    assert local_backend.text() == ""
-    assert bpy.ops.ex4d.start_backend() == {"FINISHED"}
-    assert "is running; its log is" in local_backend.text()
-    with pytest.raises(RuntimeError, match="running"):
-        bpy.ops.ex4d.start_backend()
-    tick_until(lambda: session().connected, "the backend that was started")
-    assert bpy.ops.ex4d.stop_backend() == {"FINISHED"}
-    tick_until(lambda: not local_backend.running, "its end")
-    assert local_backend.text() == ""
-    with pytest.raises(RuntimeError, match="No backend was started from here"):
-        bpy.ops.ex4d.stop_backend()
-
-
-def test_disabling_the_add_on_stops_what_it_started(serve):
-    bpy.ops.ex4d.start_backend()
-    process = local_backend._process
-    add_on().unregister()
-    assert process.poll() is not None and not local_backend.running
-    add_on().register()
-
-
-def test_a_backend_that_does_not_start_says_why(backend_python):
-    preferences().serve_command = f'"{backend_python}" -c "print(1); raise SystemExit(\'no such device\')"'
-    bpy.ops.ex4d.start_backend()
-    tick_until(lambda: not local_backend.running, "its end")
-    text, _, log = local_backend.text().partition(". Its log is ")
-    assert text.startswith("the local backend ended: no such device; ")
-    assert Path(log).expanduser() == local_backend.log
-
-
-@pytest.mark.parametrize(
-    ("prints", "shown"),
-    [("'first' + chr(10) + 5000 * 'x'", 199 * "x" + "…"), ("chr(10)", "it printed nothing (exit code 3)")],
-)
-def test_what_the_sidebar_says_of_it_is_short(backend_python, prints, shown):
-    """Neither the command line, which the preferences show, nor a page of a log."""
-    preferences().serve_command = f'"{backend_python}" -c "print({prints}); raise SystemExit(3)"'
-    bpy.ops.ex4d.start_backend()
-    tick_until(lambda: not local_backend.running, "its end")
-    assert local_backend.text().startswith(f"the local backend ended: {shown}; ")
-
-
-@pytest.mark.skipif(WINDOWS, reason="Windows ends processes with ordinary codes")
-def test_a_backend_that_was_killed_is_not_blamed_on_what_it_printed_last(serve):
-    bpy.ops.ex4d.start_backend()
-    local_backend._process.kill()
-    tick_until(lambda: not local_backend.running, "its end")
-    text = local_backend.text()
-    assert text.startswith("the local backend was killed by signal 9; start it again. Its log")
-
-
-@pytest.mark.parametrize(
-    ("command", "says"),
-    [
-        ("no-such-command serve", "'no-such-command serve' is not installed on this computer"),
-        ("", "the backend command is empty"),
-        ('ex4d "serve', "has an open quotation mark"),
-    ],
-)
-def test_a_command_that_cannot_be_run_is_named(command, says):
-    preferences().serve_command = command
-    with pytest.raises(RuntimeError, match=says):
-        bpy.ops.ex4d.start_backend()
-
-
-def test_windows_paths_are_split_as_windows_does():
-    command = r'"C:\Program Files\ex4d\ex4d.exe" serve --data "D:\my takes"'
-    assert words_of(command, windows=True) == [r"C:\Program Files\ex4d\ex4d.exe", "serve", "--data", r"D:\my takes"]
-
-
-def test_a_command_with_an_address_of_its_own_keeps_it(backend_python):
-    command = f'"{backend_python}" -c "import sys; print(sys.argv[1:])" --address=tcp://127.0.0.1:5'
-    preferences().serve_command = command
-    bpy.ops.ex4d.start_backend()
-    tick_until(lambda: not local_backend.running, "its end")
-    assert local_backend.last_line() == "['--address=tcp://127.0.0.1:5']"
-
-
-def test_another_computers_backend_is_not_started_here():
-    preferences().address = "tcp://192.0.2.1:47747"
-    with pytest.raises(RuntimeError, match="on another computer; start it there"):
-        bpy.ops.ex4d.start_backend()
 
 
 def test_the_licence_setting_is_what_requests_state():

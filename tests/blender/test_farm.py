@@ -7,7 +7,10 @@ import subprocess
 from pathlib import Path
 
 import bpy
+import numpy as np
 import pytest
+
+from ex4d_core.cameras import CameraPath
 
 from .conftest import backend_environment
 
@@ -59,6 +62,31 @@ def test_finals_are_whole_and_a_shot_each_for_every_seed(shot, tmp_path):
     for seed, name in zip((7, 8), names, strict=True):
         request = request_of(Path(scene.ex4d_farm.file), name)
         assert (request["engine"], request["wan"]["seed"], request["camera"]["frames"]) == ("wan", seed, 9)
+
+
+def test_a_shot_that_follows_the_active_camera_is_sent_with_it(shot):
+    """The active shot has a camera of its own, which becomes the active one wherever the shot is chosen."""
+    scene = bpy.context.scene
+    looked_through = bpy.data.objects["arc"].copy()
+    looked_through.animation_data_clear()
+    looked_through.location.x += 0.5
+    bpy.context.collection.objects.link(looked_through)
+    bpy.ops.ex4d.add_shot()
+    scene.ex4d_shots[-1].camera = bpy.data.objects["arc"]
+    scene.ex4d_shots[0].use_active_camera = True
+    scene.ex4d_shots[0].label, scene.ex4d_shots[-1].label = "followed", "own"
+    bpy.ops.ex4d.add_shot()
+    scene.ex4d_shots[-1].use_active_camera, scene.ex4d_shots[-1].label = True, "last"
+    scene.ex4d_shot_index = 1
+    scene.camera = looked_through
+    assert bpy.ops.ex4d.send_to_farm() == {"FINISHED"}
+    assert (scene.ex4d_shot_index, scene.camera) == (1, looked_through)
+    requests = Path(scene.ex4d_farm.file).parent / "requests"
+    cameras = {
+        name: CameraPath.load(requests / name / "camera.npz").world_to_camera for name in ("followed", "own", "last")
+    }
+    np.testing.assert_array_equal(cameras["followed"], cameras["last"])
+    assert not np.allclose(cameras["followed"], cameras["own"])
 
 
 def test_without_a_scene_there_is_nothing_to_send():

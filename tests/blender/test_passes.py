@@ -12,6 +12,7 @@ import pytest
 
 from blender_addon.cameras.presets import camera_from_preset
 from blender_addon.passes.nodes import compositing_tree
+from blender_addon.passes.pass_jobs import load_passes
 from blender_addon.scenes.importing import ImportSettings, import_scene
 from ex4d_core.trajectories import Trajectory
 
@@ -197,3 +198,36 @@ def test_takes_also_come_as_exr_and_delete_files_knows_them(connected, deep_shot
     assert sorted(path.name for path in folder.glob("*.exr")) == [f"arc_v001.{1001 + one}.exr" for one in range(FRAMES)]
     assert bpy.ops.ex4d.delete_take_files(key=take().key) == {"FINISHED"}
     assert not folder.exists()
+
+
+@pytest.fixture
+def stereoscopy() -> bpy.types.RenderSettings:
+    render = bpy.context.scene.render
+    render.use_multiview, render.views_format = True, "STEREO_3D"
+    return render
+
+
+def test_passes_have_one_eye_and_no_stereo_or_marked_take_lies_under_them(connected, deep_shot, stereoscopy) -> None:
+    send()
+    tick_until_over()
+    assert take().state == "done", take().reason
+    record = make_passes()
+    assert load_passes(Path(bpy.path.abspath(record.folder))).shot.frame_size == (WIDTH, HEIGHT)
+    assert "EX-4D Take" not in group_node().node_tree.nodes
+    stereoscopy.use_multiview, bpy.context.scene.ex4d_shot.holes = False, "mark"
+    send()
+    tick_until_over()
+    assert bpy.ops.ex4d.place_passes(key=record.key) == {"FINISHED"}
+    assert "EX-4D Take" not in group_node().node_tree.nodes
+    bpy.context.scene.ex4d_shot.holes = "fill"
+    send()
+    tick_until_over()
+    assert bpy.ops.ex4d.place_passes(key=record.key) == {"FINISHED"}
+    assert "EX-4D Take" in group_node().node_tree.nodes
+
+
+def test_exr_takes_of_two_eyes_are_refused_by_the_names_of_both_settings(deep_shot, stereoscopy) -> None:
+    bpy.context.scene.ex4d_shot.use_exr = True
+    with pytest.raises(RuntimeError, match=r"Takes as EXR.*Stereoscopy"):
+        bpy.ops.ex4d.send_take()
+    assert not bpy.context.scene.ex4d_takes

@@ -10,7 +10,7 @@ import pytest
 
 from ex4d.depth import DepthFiles
 from ex4d.media import VideoWriter, probe, read_frames
-from ex4d.pipeline.reconstruct import build_scene
+from ex4d.pipeline.scene_building import build_scene
 from ex4d_core.cameras import CameraPath
 from ex4d_core.scene import Scene
 

@@ -9,8 +9,8 @@ import pytest
 
 from ex4d.depth import DepthError, DepthFiles
 from ex4d.media import probe, read_frames, read_metadata, read_png, read_png_metadata
-from ex4d.pipeline.reconstruct import build_scene
 from ex4d.pipeline.render import render_shot
+from ex4d.pipeline.scene_building import build_scene
 from ex4d.pipeline.take import generate_take
 from ex4d_core.cameras import CameraPath
 from ex4d_core.mesh_cache import positions_file

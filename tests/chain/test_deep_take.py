@@ -20,6 +20,7 @@ from ex4d.media.exr import read_exr_channels
 from ex4d.pipeline.deep_outputs import render_deep
 from ex4d.pipeline.geometry_passes import motion_vectors
 from ex4d.pipeline.reconstruct import reconstruct
+from ex4d.pipeline.shot_estimates import estimate_take
 from ex4d.pipeline.source_paths import SourcePaths
 from ex4d_core.cameras import CameraPath
 from ex4d_core.errors import RequestError
@@ -27,7 +28,9 @@ from ex4d_core.output_settings import OutputSettings
 from ex4d_core.reconstruction import ReconstructionSettings
 from ex4d_core.render_settings import RenderSettings
 from ex4d_core.scene import Scene, SceneError
+from ex4d_core.shot import PreviewSettings, ShotRequest
 from ex4d_core.sources import DepthSettings
+from ex4d_core.wan_settings import wan_preset
 
 FRAMES, HEIGHT, WIDTH, WALL, FOCAL = 4, 48, 64, 4.0, 60.0
 RENDER = RenderSettings(rasterizer="warp", occlusion="thickness")
@@ -186,3 +189,18 @@ def test_an_estimate_counts_the_files_of_more_bits(verb, scene, tmp_path, capsys
     assert main([*words, "-o", str(tmp_path / "out")]) == 0
     size = sum(path.stat().st_size for path in (tmp_path / "out").rglob("*") if path.is_file())
     assert estimated["disk"] == pytest.approx(size, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("output", "changes"),
+    [
+        # A preview of these in more than 8 bits would be refused: for its holes, or for how it is rendered.
+        (OutputSettings("exr"), {"preview": PreviewSettings("mark")}),
+        (OutputSettings("exr"), {"wan": wan_preset("draft", keep_seen=True), "preview": PreviewSettings("mark")}),
+        (OutputSettings("png16"), {"render": RenderSettings(convention="reference", occlusion="watertight")}),
+    ],
+)
+def test_a_final_of_a_deep_scene_is_estimated_however_its_preview_would_be_made(scene, output, changes):
+    plain = ShotRequest(scene.digest, moved(scene, 0.1), engine="wan", wan=wan_preset("draft"))
+    final = replace(plain, output=output, **changes)
+    assert estimate_take(scene, final, "cpu").disk_bytes > estimate_take(scene, plain, "cpu").disk_bytes

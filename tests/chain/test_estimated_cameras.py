@@ -15,7 +15,7 @@ from ex4d.depth.estimation import ClipModel, ModelEstimator, Step
 from ex4d.depth.intrinsics import intrinsics_from
 from ex4d.depth.source_camera import KnownCamera, resolved_camera, stands_still
 from ex4d.media import FootageInfo, VideoWriter, probe
-from ex4d.pipeline import reconstruct as pipeline
+from ex4d.pipeline import footage_depth
 from ex4d.pipeline.reconstruct import SourcePaths, reconstruct
 from ex4d_core.cameras import CameraPath, invert_rigid
 from ex4d_core.reconstruction import ReconstructionSettings
@@ -88,7 +88,7 @@ def estimate(monkeypatch, footage, tmp_path):
     """Reconstructs the clip with the stand-in, and returns the scene and the notes."""
 
     def run(model: ClipModel, camera: Path | None = None, **settings) -> tuple[Scene, list[str]]:
-        monkeypatch.setattr(pipeline, "create_estimator", lambda _: ModelEstimator(model, edges=None))
+        monkeypatch.setattr(footage_depth, "create_estimator", lambda _: ModelEstimator(model, edges=None))
         notes: list[str] = []
         wanted = ReconstructionSettings("clip", DepthSettings("estimator", estimator=model.model.name), **settings)
         folder = tmp_path / "scene"

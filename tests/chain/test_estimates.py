@@ -17,16 +17,11 @@ from ex4d.cli.final_estimate import final_note
 from ex4d.cli.main import main
 from ex4d.depth import DepthFiles
 from ex4d.media import probe
-from ex4d.pipeline.estimate import (
-    DiskRoomError,
-    Estimate,
-    add_wan,
-    estimate_take_of_footage,
-    scene_bytes,
-    time_text,
-    total,
-)
-from ex4d.pipeline.reconstruct import build_scene
+from ex4d.pipeline.disk_room import DiskRoomError
+from ex4d.pipeline.estimate import Estimate, time_text, total
+from ex4d.pipeline.scene_building import build_scene
+from ex4d.pipeline.scene_estimates import scene_bytes
+from ex4d.pipeline.shot_estimates import add_wan, estimate_take_of_footage
 from ex4d.subprocesses import module_environment
 from ex4d_core.cameras import CameraPath
 from ex4d_core.cards import H200, Card
@@ -107,7 +102,7 @@ def test_memory_stays_under_the_bound(verb, sample_clip, sample_scene, tmp_path,
 def test_a_disk_without_room_is_noticed_before_any_work(sample_clip, tmp_path, monkeypatch, capsys):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(10**9, 10**9 - 10**6, 10**6))
-    monkeypatch.setattr("ex4d.pipeline.reconstruct.read_frames", lambda *_, **__: pytest.fail("it has begun"))
+    monkeypatch.setattr("ex4d.pipeline.scene_building.read_frames", lambda *_, **__: pytest.fail("it has begun"))
     with pytest.raises(DiskRoomError, match=r"6 frames of 512x512 needs about 2\d MB, and 1 MB are free"):
         ex4d.reconstruct(sample_clip / "footage.mp4", tmp_path / "scene", depth=sample_clip / "depth.npz")
     assert not list(tmp_path.iterdir())
@@ -158,8 +153,8 @@ def test_footage_that_is_kept_is_held_for_a_window():
 
 def with_card(monkeypatch, products="scaled rows", no_attention="") -> None:
     """A made-up GPU."""
-    monkeypatch.setattr("ex4d.pipeline.estimate._on_gpu", lambda device: True)
-    monkeypatch.setattr("ex4d.pipeline.estimate.card_here", lambda device: H200)
+    monkeypatch.setattr("ex4d.pipeline.shot_estimates.on_gpu", lambda device: True)
+    monkeypatch.setattr("ex4d.pipeline.shot_estimates.card_here", lambda device: H200)
     monkeypatch.setattr("ex4d.devices.Devices.problem", lambda devices: "")
     monkeypatch.setattr("ex4d.generation.wan.arithmetic.fp8_products", lambda device: products)
     monkeypatch.setattr("ex4d.generation.wan.arithmetic.why_no_fp8_attention", lambda device: no_attention)

@@ -11,8 +11,8 @@ import pytest
 from ex4d.cli.main import main
 from ex4d.depth import DepthClip
 from ex4d.media import VideoWriter, probe, read_frames
-from ex4d.pipeline.reconstruct import build_scene
 from ex4d.pipeline.render import render_shot
+from ex4d.pipeline.scene_building import build_scene
 from ex4d_core.cameras import CameraPath, intrinsics_matrix, look_at
 from ex4d_core.render_settings import RenderSettings
 from ex4d_core.scene import Scene

@@ -12,7 +12,7 @@ import pytest
 from ex4d.cli.main import main
 from ex4d.depth import DepthClip
 from ex4d.media import VideoWriter, probe
-from ex4d.pipeline.reconstruct import build_scene
+from ex4d.pipeline.scene_building import build_scene
 from ex4d_core.cameras import intrinsics_matrix
 from ex4d_core.depth_mapping import DepthMapping
 from ex4d_core.scene import Scene

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -19,11 +20,15 @@ from ex4d.cli import generate
 from ex4d.cli.main import _verb_parser, main
 from ex4d.cli.parsing import parse
 from ex4d_core.errors import RequestError
+from ex4d_core.output_settings import OutputSettings
 from ex4d_core.scene import Scene, sha256_of
 from ex4d_core.schema import encode
 from ex4d_core.wan_settings import wan_preset
 
 ROOT = Path(__file__).resolve().parents[2]
+DEEP = OutputSettings(
+    "exr", "dwaa", file_name="orbit_v{version:03}.{frame:04}", file_version=3, first_number=7, motion="both"
+)
 MOVE = ["--preset", "orbit", "--amount", "40"]
 
 _KILLED = """
@@ -137,7 +142,7 @@ def test_a_final_of_a_preview_has_the_words_and_the_seed_and_its_own_preset(smal
         (["--wan-preset", "draft"], wan_preset("draft", prompt="rain", seed=3)),
     ):
         options = parse(_verb_parser("generate", generate), "generate", [*words, *more])
-        assert generate._request_again(Scene.open(scene), options).wan == settings
+        assert generate._request_again(Scene.open(scene), options, pytest.fail).wan == settings
 
 
 def test_a_take_of_another_scene_is_not_continued(small_scene, write_small_scene, tmp_path):
@@ -183,7 +188,39 @@ def test_a_final_of_a_preview_has_its_own_engines_occlusion_unless_one_was_chose
     again = ["generate", scene, "--again", take, "-o", str(tmp_path / "final")]
     for engine, occlusion in (("wan", final), ("preview", chosen[1] if chosen else "thickness")):
         options = parse(_verb_parser("generate", generate), "generate", [*again[1:], "--engine", engine])
-        assert generate._request_again(Scene.open(scene), options).render.occlusion == occlusion
+        assert generate._request_again(Scene.open(scene), options, pytest.fail).render.occlusion == occlusion
+
+
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [
+        (["--format", "mp4"], OutputSettings()),
+        (["--format", "png16"], OutputSettings("png16", file_name=DEEP.file_name, file_version=3, first_number=7)),
+        (["--format", "h265"], OutputSettings("h265", file_name=DEEP.file_name, file_version=3)),
+        (["--format", "exr", "--motion", "none"], replace(DEEP, motion="none")),
+        ([], DEEP),
+    ],
+)
+def test_a_take_in_another_format_keeps_what_that_format_has(small_scene, tmp_path, typed, kept):
+    scene, take = str(small_scene.folder), tmp_path / "take"
+    assert main(["generate", scene, *MOVE, "-o", str(take)]) == 0
+    written = json.loads((take / "request.json").read_text(encoding="utf-8"))
+    (take / "request.json").write_text(json.dumps({**written, "output": DEEP.to_wire()}), encoding="utf-8")
+    options = parse(_verb_parser("generate", generate), "generate", [scene, "--again", str(take), *typed])
+    assert generate._request_again(Scene.open(scene), options, pytest.fail).output == kept
+
+
+@pytest.mark.parametrize("typed", [["--engine", "wan"], ["--format", "exr"]])
+def test_a_stereo_take_is_made_again_with_one_eye_where_two_are_not_possible(small_scene, tmp_path, typed):
+    scene, take, notes = str(small_scene.folder), str(tmp_path / "take"), []
+    assert main(["generate", scene, *MOVE, "--stereo", "side-by-side", "-o", take]) == 0
+    words = [scene, "--again", take]
+    options = parse(_verb_parser("generate", generate), "generate", [*words, *typed])
+    made = generate._request_again(Scene.open(scene), options, notes.append)
+    assert not made.stereo.is_on and made.frame_size == made.camera.size
+    assert typed[-1] in notes[0] and "docs/how-to/stereo.md" in notes[0] and len(notes) == 1
+    options = parse(_verb_parser("generate", generate), "generate", [*words, "--label", "same"])
+    assert generate._request_again(Scene.open(scene), options, pytest.fail).stereo.is_on
 
 
 def test_a_take_can_be_traced_to_what_made_it(sample_clip, tmp_path):

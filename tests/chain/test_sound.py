@@ -12,7 +12,7 @@ import pytest
 from ex4d.depth import DepthFiles
 from ex4d.media import VideoWriter, probe, sound_of
 from ex4d.media.sound import SAMPLE_RATE, read_sound
-from ex4d.pipeline.reconstruct import build_scene
+from ex4d.pipeline.scene_building import build_scene
 from ex4d.pipeline.take import generate_take
 from ex4d_core.shot import ShotRequest
 

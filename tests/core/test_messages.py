@@ -11,7 +11,6 @@ from ex4d_core.messages import (
     REPLIES,
     REQUESTS,
     BlobStatus,
-    Coverage,
     DescribeJobs,
     EventsReply,
     GetEvents,
@@ -24,6 +23,7 @@ from ex4d_core.messages import (
     Withdraw,
     Withdrawn,
 )
+from ex4d_core.view_messages import Coverage
 from ex4d_core.wire import ProtocolError, decode, encode
 
 STATUS = JobStatus("j1", "Take", "preview", "running", "render", 3, 49)

@@ -39,9 +39,21 @@ def test_a_movie_has_a_plain_name_without_the_number(template) -> None:
         {"format": "dnxhr", "first_number": 5},
         {"output_space": "ACEScg"},
         {"file_name": "{shot}"},
+        {"file_version": 2},
     ],
 )
 def test_options_without_effect_are_refused(options) -> None:
     named = next(name for name in options if name != "format")
     with pytest.raises(RequestError, match=rf"{named}.* leave|leave out {named}"):
         OutputSettings(**options)
+
+
+def test_another_format_has_the_settings_that_it_can_have() -> None:
+    images = OutputSettings("exr", "dwaa", "ACEScg", "{shot}.{frame}", 3, 7, position=True, motion="both")
+    assert images.in_format("exr") == images
+    assert images.in_format("png16") == OutputSettings("png16", "zip", "ACEScg", "{shot}.{frame}", 3, 7)
+    movie = images.in_format("h265")
+    assert movie == OutputSettings("h265", "zip", "ACEScg", "{shot}.{frame}", 3)
+    assert images.in_format("mp4") == OutputSettings()
+    assert OutputSettings("h265", file_name="final").in_format("exr").name_of("a", 1) == "final.1002"
+    assert OutputSettings("exr", file_name="{frame:04}").in_format("h265").name_of("a") == "a_v001"

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from ex4d_core.cameras import CameraPath, intrinsics_matrix
+from ex4d_core.output_settings import MAX_NUMBER, OutputSettings
 from ex4d_core.render_settings import RenderSettings, default_occlusion
 from ex4d_core.shot import PreviewSettings, RequestError, ShotRequest
 from ex4d_core.trajectories import Trajectory, build_path
@@ -219,3 +220,21 @@ def test_the_reference_convention_has_one_sample():
     assert RenderSettings(convention="reference", samples=4).samples == 1
     with pytest.raises(RequestError, match="samples must be a whole number from 1 to 4, not 5"):
         RenderSettings(samples=5)
+
+
+def test_images_of_a_part_have_the_numbers_of_the_whole_shot():
+    whole = request(output=OutputSettings("exr", first_number=7))
+    parts = [whole.part(0, 3), whole.part(3, 4), whole.part(4, 5)]
+    assert sum((part.deep_files for part in parts), ()) == whole.deep_files
+    retimed = request(output=OutputSettings("png16"), source_frames=(4, 2, 2, 0, 1), first_frame=0)
+    assert retimed.part(2, 5).deep_files == retimed.deep_files[2:]
+    movie = request(output=OutputSettings("h265"))
+    assert movie.part(1, 3).output == movie.output
+
+
+def test_the_last_image_has_a_number_too():
+    most = MAX_NUMBER - 4
+    last = request(output=OutputSettings("exr", first_number=most)).part(4, 5)
+    assert last.output.first_number == MAX_NUMBER
+    with pytest.raises(RequestError, match=f"first_number {most + 1} .* at most {most}"):
+        request(output=OutputSettings("exr", first_number=most + 1))

@@ -25,7 +25,7 @@ from ex4d.depth.estimation import ClipModel, ModelEstimator, resized_frame, size
 from ex4d.devices import DeviceError
 from ex4d.machine import MachineSettings
 from ex4d.media import probe, read_frames
-from ex4d.pipeline.reconstruct import build_scene
+from ex4d.pipeline.scene_building import build_scene
 from ex4d.weights.errors import CheckpointError, WeightsMissingError
 from ex4d_core.licences import LicenceError
 from tests.depth.conftest import moving_image

@@ -14,7 +14,7 @@ from ex4d.depth.depth_models import depth_model
 from ex4d.depth.estimation import ClipModel, ModelEstimator, Step
 from ex4d.depth.joined_windows import Window, joined_windows
 from ex4d.media import probe
-from ex4d.pipeline.reconstruct import build_scene
+from ex4d.pipeline.scene_building import build_scene
 from ex4d_core.cameras import CameraPath, invert_rigid
 from ex4d_core.mesh_cache import positions_file
 from ex4d_core.scene import Scene

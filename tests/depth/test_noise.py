@@ -15,7 +15,7 @@ from ex4d.depth.depth_settings import EdgeSettings
 from ex4d.depth.edges import refined_depth
 from ex4d.depth.noise import depth_without_noise, found_noise, without_noise
 from ex4d.media import probe
-from ex4d.pipeline.reconstruct import depth_of
+from ex4d.pipeline.footage_depth import depth_of
 from ex4d_core.sources import DepthSettings
 
 DATA = Path(__file__).resolve().parents[1] / "data"

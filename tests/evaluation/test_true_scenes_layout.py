@@ -74,6 +74,30 @@ def test_views_of_frames_that_follow_each_other_are_one_shot():
     ]
 
 
+def test_shots_whose_names_differ_by_a_space_or_a_capital_have_folders_of_their_own():
+    names = ["orbit 30", "orbit_30", "Orbit 30", "orbit 30 004"]
+    assert [name for name, _ in shots(names, [4, 4, 9, 1])] == [
+        "orbit_30_004",
+        "orbit_30_004_2",
+        "Orbit_30_009",
+        "orbit_30_004_3",
+    ]
+
+
+@pytest.mark.parametrize("name", ["../kept", "{kept}", "..", "", "a\\b", "C:", "a\0b"])
+def test_a_name_that_is_a_path_removes_and_writes_nothing(name, scene, tmp_path):
+    kept = tmp_path / "work" / "datasets" / "kept"
+    kept.mkdir(parents=True)
+    (kept / "mine.txt").write_text("mine")
+    views = (scene.views[0], replace(scene.views[-1], name=name.format(kept=kept)))
+    (tmp_path / "data").mkdir()
+    save_scene(replace(scene, views=views), tmp_path / "data" / "courtyard.npz")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(EvaluationError, match=r"courtyard\.npz.*invalid name"):
+        load_clips(tmp_path / "data", tmp_path / "work")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_a_damaged_scene_is_named(data, tmp_path):
     whole = (data / "courtyard.npz").read_bytes()
     broken = tmp_path / "scenes" / "broken.npz"

@@ -12,8 +12,8 @@ import ex4d
 from ex4d.generation.frame_strides import fill_between, frames_between, generated_places
 from ex4d.machine import MachineSettings
 from ex4d.media import probe
-from ex4d.pipeline.estimate import estimate_take
 from ex4d.pipeline.render import render_shot
+from ex4d.pipeline.shot_estimates import estimate_take
 from ex4d.pipeline.shot_start import from_source_frame, shot_start, source_image, start_notes
 from ex4d_core.cameras import CameraPath
 from ex4d_core.scene import Scene

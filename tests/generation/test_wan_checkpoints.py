@@ -21,7 +21,7 @@ from ex4d.generation.wan.networks import (
 )
 from ex4d.weights.checkpoints import read_checkpoint
 from ex4d.weights.errors import CheckpointError
-from ex4d.weights.places import find_wan_files
+from ex4d.weights.wan_files import find_wan_files
 
 WAN_FOLDER = "Wan-AI/Wan2.1-I2V-14B-480P"
 

@@ -14,7 +14,7 @@ from ex4d.generation.wan.networks import build_vae, load_vae
 from ex4d.generation.wan.spread_decoder import SpreadDecoder, balanced_starts, decoder_layers
 from ex4d.generation.wan.wan_engine import create_wan_engine
 from ex4d.machine import MachineSettings
-from ex4d.weights.places import find_wan_files
+from ex4d.weights.wan_files import find_wan_files
 from ex4d_core.wan_settings import wan_preset
 from tests.generation.small_shots import FEW
 

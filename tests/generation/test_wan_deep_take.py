@@ -91,6 +91,13 @@ def test_images_of_16_bits_are_the_take_in_finer_steps(take, keep_seen):
     assert json.loads((folder / "request.json").read_text())["made_by"]["color_space"] == "sRGB - Texture"
 
 
+def test_footage_is_laid_once_over_frames_between_generated_ones(take):
+    folder = take("deep", keep_seen=True, format="png16", stride=2)
+    between = slice(1, 5, 2)
+    difference = deep_of(folder)[between] - frames_of(folder)[between]
+    assert np.abs(difference).max() < 0.51, "the same picture, rounded"
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 def test_a_take_in_more_bits_continues_to_the_same_files(take, stride):
     how = {"keep_seen": True, "format": "png16", "stride": stride}

@@ -27,7 +27,7 @@ from ex4d.generation.wan.wan_engine import WanEngine, create_wan_engine
 from ex4d.machine import MachineSettings
 from ex4d.raster import RenderedFrame
 from ex4d.weights.errors import CheckpointError, WeightsMissingError
-from ex4d.weights.places import find_wan_files
+from ex4d.weights.wan_files import find_wan_files
 from ex4d_core.shot import RequestError
 from ex4d_core.wan_settings import WanSettings, wan_preset
 from tests.generation.small_shots import FEW, HEIGHT, WIDTH, shot

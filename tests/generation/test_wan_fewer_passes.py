@@ -21,7 +21,7 @@ from ex4d.generation.wan.networks import load_dit
 from ex4d.generation.wan.transformer import Transformer
 from ex4d.generation.wan.wan_engine import create_wan_engine
 from ex4d.machine import MachineSettings
-from ex4d.weights.places import find_wan_files
+from ex4d.weights.wan_files import find_wan_files
 from ex4d_core.step_plan import pass_count
 from ex4d_core.wan_settings import WanSettings, wan_preset
 

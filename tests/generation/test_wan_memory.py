@@ -28,8 +28,9 @@ from ex4d.generation.wan.networks import open_dit
 from ex4d.generation.wan.streaming import PinnedMemory
 from ex4d.generation.wan.wan_engine import WanEngine, create_wan_engine
 from ex4d.machine import MachineSettings
-from ex4d.pipeline.estimate import Estimate, add_wan
-from ex4d.weights.places import find_wan_files
+from ex4d.pipeline.estimate import Estimate
+from ex4d.pipeline.shot_estimates import add_wan
+from ex4d.weights.wan_files import find_wan_files
 from ex4d_core.wan_settings import wan_preset
 from tests.generation.small_shots import FEW, shot
 

@@ -31,7 +31,7 @@ from ex4d.generation.wan.networks import load_dit, load_vae
 from ex4d.generation.wan.streaming import BlockStreaming, PinnedMemory
 from ex4d.generation.wan.transformer import Transformer
 from ex4d.generation.wan.work_parts import AHEAD_OF_BLOCKS, WorkParts, reported_calls
-from ex4d.weights.places import find_wan_files
+from ex4d.weights.wan_files import find_wan_files
 from ex4d_core.wan_settings import WanSettings
 
 ROOT = Path(__file__).parents[2]

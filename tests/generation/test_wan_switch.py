@@ -24,7 +24,7 @@ from ex4d.weights import converted
 from ex4d.weights.converted import WRITER, ConvertedWeights
 from ex4d.weights.errors import CheckpointError
 from ex4d.weights.parallel_files import read_tensors, write_tensors
-from ex4d.weights.places import find_wan_files
+from ex4d.weights.wan_files import find_wan_files
 from ex4d_core.wan_settings import WanSettings, wan_preset
 from tests.generation.small_shots import FEW, shot
 

@@ -13,8 +13,8 @@ from ex4d import memory
 from ex4d.media import MediaError, probe, read_exr_channels, scan, write_png
 from ex4d.memory import MemoryRoomError, free_memory, require_memory
 from ex4d.mesh import grid_topology
-from ex4d.pipeline.estimate import LARGE_PIXELS, scene_memory_bytes
 from ex4d.pipeline.reconstruct import reconstruct
+from ex4d.pipeline.scene_estimates import LARGE_PIXELS, scene_memory_bytes
 from ex4d.pipeline.source_paths import SourcePaths
 from ex4d_core.reconstruction import ReconstructionSettings
 from ex4d_core.sources import DepthSettings

@@ -11,7 +11,7 @@ import torch
 from ex4d.depth import DepthFiles, read_source_camera
 from ex4d.media import probe
 from ex4d.mesh import build_dw_mesh
-from ex4d.pipeline.reconstruct import build_scene
+from ex4d.pipeline.scene_building import build_scene
 from ex4d_core.cameras import CameraPath
 from ex4d_core.mesh_cache import PC2_HEADER, frame_positions, positions_file
 from ex4d_core.scene import Scene

@@ -7,10 +7,11 @@ import pytest
 
 from ex4d_core.cameras import CameraPath
 from ex4d_core.client import Client
-from ex4d_core.messages import Coverage, Error, GetCoverage, GetView, Hello, View, Welcome
+from ex4d_core.messages import Error, Hello, Welcome
 from ex4d_core.scene_manifest import SceneManifest
 from ex4d_core.shot import RequestError
 from ex4d_core.transfers import ask_about
+from ex4d_core.view_messages import Coverage, GetCoverage, GetView, View
 from ex4d_core.wire import encode
 
 

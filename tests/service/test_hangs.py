@@ -11,9 +11,10 @@ from ex4d.cli.main import main
 from ex4d_core import stages
 from ex4d_core.client import Client
 from ex4d_core.job_status import JobSilence, JobStatus
-from ex4d_core.messages import AskSilence, Error, EventsReply, GetView, Hello, Silence, View
+from ex4d_core.messages import AskSilence, Error, EventsReply, Hello, Silence
 from ex4d_core.remote_take import RemoteTake
 from ex4d_core.stages import silence_text
+from ex4d_core.view_messages import GetView, View
 
 
 def test_silence_is_told_from_twenty_seconds_on():

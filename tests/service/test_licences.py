@@ -11,11 +11,12 @@ import pytest
 
 from ex4d.media import VideoWriter
 from ex4d_core.client import Client
-from ex4d_core.messages import Error, GetView
+from ex4d_core.messages import Error
 from ex4d_core.reconstruction import ReconstructionPlan, ReconstructionSettings
 from ex4d_core.remote_scene import RemoteScene
 from ex4d_core.render_settings import RenderSettings
 from ex4d_core.sources import DepthSettings
+from ex4d_core.view_messages import GetView
 
 REFUSED = "depthcrafter may not be used for commercial work"
 MISSING = "ex4d models fetch depthcrafter"

@@ -10,8 +10,9 @@ import pytest
 
 from ex4d.machine import MachineSettings
 from ex4d.service.live_view_process import LiveViewRenderer
-from ex4d_core.messages import Error, GetView, Hello, View, Welcome
+from ex4d_core.messages import Error, Hello, Welcome
 from ex4d_core.shot import PreviewSettings
+from ex4d_core.view_messages import GetView, View
 from ex4d_core.wire import encode
 
 

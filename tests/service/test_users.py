@@ -32,15 +32,14 @@ from ex4d_core.messages import (
     DescribeTurns,
     Error,
     GetBlob,
-    GetCoverage,
     GetEvents,
-    GetView,
     ListJobs,
     PutBlob,
     SetPriority,
     Submit,
     Withdraw,
 )
+from ex4d_core.view_messages import GetCoverage, GetView
 
 PATIENCE = 240.0
 USERS = ("anna", "bob", "tina")

@@ -26,7 +26,8 @@ from ex4d.training.run_folder import RunConfig, RunFolder
 from ex4d.training.sampling import sample_latents
 from ex4d.training.schedule import seed_of
 from ex4d.training.trainer import conditioned
-from ex4d.weights.places import find_adapter, find_wan_files
+from ex4d.weights.places import find_adapter
+from ex4d.weights.wan_files import find_wan_files
 from ex4d_core.wan_settings import wan_preset
 from tests.training.toy_runs import SETTINGS, SHAPE, toy_dataset, toy_sample
 

@@ -15,7 +15,7 @@ from ex4d.generation.wan.networks import load_dit, load_image_encoder, load_text
 from ex4d.weights.checkpoints import read_checkpoint
 from ex4d.weights.errors import CheckpointError
 from ex4d.weights.gguf_files import read_gguf
-from ex4d.weights.places import find_wan_files
+from ex4d.weights.wan_files import find_wan_files
 from tests.weights.wan_layouts import (
     fp8,
     fp8_by_rows,

@@ -13,7 +13,8 @@ from ex4d.generation.wan.networks import load_image_encoder, load_text_encoder, 
 from ex4d.machine import MachineSettings
 from ex4d.weights.catalogue import CONVERTED
 from ex4d.weights.errors import CheckpointError, WeightsMissingError
-from ex4d.weights.places import fetch_command, find_wan_files
+from ex4d.weights.places import fetch_command
+from ex4d.weights.wan_files import find_wan_files
 
 WAN_FOLDER = "Wan-AI/Wan2.1-I2V-14B-480P"
 

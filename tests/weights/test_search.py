@@ -22,15 +22,8 @@ from ex4d.machine import MachineSettings
 from ex4d.weights.catalogue import WAN, part
 from ex4d.weights.checkpoints import read_checkpoint
 from ex4d.weights.errors import CheckpointError, WeightsMissingError
-from ex4d.weights.places import (
-    find_adapter,
-    find_lora,
-    find_part,
-    find_wan_files,
-    found_models,
-    list_loras,
-    unfound_files,
-)
+from ex4d.weights.places import find_adapter, find_lora, find_part, found_models, list_loras, unfound_files
+from ex4d.weights.wan_files import find_wan_files
 from ex4d_core.messages import command_in
 from tests.weights.wan_layouts import fp8, fp8_scaled, save, write_comfyui, write_gguf
 

@@ -21,7 +21,8 @@ def test_a_part_of_the_engine_for_research_only_is_refused(name, tmp_path, monke
     """As the catalogue would have it, had its licence been another; what is allowed then lacks weights and a GPU."""
     parts = tuple(replace(part, commercial=part.name != name, licence="for study") for part in PARTS)
     monkeypatch.setattr("ex4d.generation.wan.wan_engine.PARTS", parts)
-    monkeypatch.setattr("ex4d.weights.places.PARTS", parts)
+    for module in ("places", "wan_files"):
+        monkeypatch.setattr(f"ex4d.weights.{module}.PARTS", parts)
     settings = wan_preset("fast")
     for machine, licence in (
         (MachineSettings(tmp_path), None),

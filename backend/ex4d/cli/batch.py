@@ -61,7 +61,7 @@ def run(options: argparse.Namespace, report: Report) -> int:
     from ex4d.cli.batch_file import LOG, REPORT, STATE, BatchError, read_batch
     from ex4d.cli.batch_locks import single_shots, whole_batch
     from ex4d.cli.batch_run import BatchState, run_shots
-    from ex4d.pipeline.estimate import require_room
+    from ex4d.pipeline.disk_room import require_room
 
     folder = (options.out or options.shots.with_suffix("")).absolute()
     if folder.exists() and not folder.is_dir():

@@ -12,14 +12,9 @@ from ex4d.cli.batch_run import BatchState
 from ex4d.cli.options import machine_settings, wan_settings
 from ex4d.cli.reconstruct import settings_of
 from ex4d.media import FootageInfo, probe
-from ex4d.pipeline.estimate import (
-    Estimate,
-    chosen_estimator,
-    estimate_render_of_footage,
-    estimate_scene,
-    estimate_take_of_footage,
-    total,
-)
+from ex4d.pipeline.estimate import Estimate, total
+from ex4d.pipeline.scene_estimates import chosen_estimator, estimate_scene
+from ex4d.pipeline.shot_estimates import estimate_render_of_footage, estimate_take_of_footage
 from ex4d_core.cameras import CameraPath
 from ex4d_core.errors import Ex4dError
 from ex4d_core.scene import Scene

@@ -68,7 +68,7 @@ def _findings(options: argparse.Namespace) -> Iterator[Finding]:
     import torch
 
     from ex4d.generation import PreviewEngine
-    from ex4d.pipeline.estimate import scene_bytes
+    from ex4d.pipeline.scene_estimates import scene_bytes
     from ex4d.service import ServiceSettings
     from ex4d_core import __version__
     from ex4d_core.stages import PAUSED

@@ -20,7 +20,8 @@ def add_dry_run_argument(parser: argparse._ActionsContainer) -> None:
 
 def tell(estimate: Estimate, folder: Path, report: Report) -> None:
     """Report an estimate of a command that writes into a folder; note if the disk has no room for it."""
-    from ex4d.pipeline.estimate import START_SECONDS, free_bytes, time_text
+    from ex4d.pipeline.disk_room import free_bytes
+    from ex4d.pipeline.estimate import START_SECONDS, time_text
     from ex4d_core.sizes import size_text
 
     seconds = None if estimate.seconds is None else estimate.seconds + START_SECONDS

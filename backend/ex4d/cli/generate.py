@@ -110,7 +110,10 @@ def run(options: argparse.Namespace, report: Report) -> int:
         raise RequestError(f"give a scene folder and --out{also}")
     out = options.out or Path()  # unused with --detach
     scene = Scene.open(options.scene)
-    requests = {"": _request_again(scene, options)} if options.again else _new_requests(scene, options, report)
+    if options.again:
+        requests = {"": _request_again(scene, options, report.note)}
+    else:
+        requests = _new_requests(scene, options, report)
     for request in requests.values():
         request.require_footage(scene.manifest.frames)
         _refuse_useless_options(options, request.engine)
@@ -153,8 +156,9 @@ def _estimate(
     scene: Scene, requests: list[ShotRequest], options: argparse.Namespace, out: Path, report: Report
 ) -> None:
     """Tell what takes need, and of a final also what each working size would; makes nothing."""
-    from ex4d.pipeline.estimate import estimate_take, total
+    from ex4d.pipeline.estimate import total
     from ex4d.pipeline.final_cards import card_here
+    from ex4d.pipeline.shot_estimates import estimate_take
     from ex4d.pipeline.shot_start import shot_start
 
     request = requests[0]
@@ -212,8 +216,9 @@ def _new_requests(scene: Scene, options: argparse.Namespace, report: Report) -> 
 def _output_settings(options: argparse.Namespace, before: OutputSettings) -> OutputSettings:
     """How the take is written, by what was typed over what was before."""
     chosen, bits, typed = given(options, OutputSettings), options.bit_depth, "format" in options.typed
-    if before.is_deep and bits != "8":  # a take that is repeated keeps what nobody types
-        kept = {entry.name: getattr(before, entry.name) for entry in fields_of(OutputSettings)}
+    if before.is_deep and bits != "8":  # a take that is repeated keeps what nobody types, if the format has it
+        same = before.in_format(chosen["format"] if typed else before.format)
+        kept = {entry.name: getattr(same, entry.name) for entry in fields_of(OutputSettings)}
         chosen = {**kept, **{name: value for name, value in chosen.items() if name in options.typed}}
     output_format = chosen["format"]
     if bits == "8" and output_format != "mp4":
@@ -235,8 +240,11 @@ def _usual_label(scene: Scene, options: argparse.Namespace) -> str:
     return " ".join(names)[:MAX_LABEL]
 
 
-def _request_again(scene: Scene, options: argparse.Namespace) -> ShotRequest:
-    """The request of a finished take, with what the options change."""
+def _request_again(scene: Scene, options: argparse.Namespace, note: Callable[[str], None]) -> ShotRequest:
+    """The request of a finished take, with what the options change.
+
+    Two eyes are one where the engine or the format that is chosen takes no more: `--stereo` cannot be given here.
+    """
     from ex4d.pipeline.take_folder import saved_request
 
     if others := _set_options(options, *_OF_THE_TAKE):
@@ -249,12 +257,21 @@ def _request_again(scene: Scene, options: argparse.Namespace) -> ShotRequest:
     render = before.render
     if render.occlusion == _default_occlusion(render, before.engine):  # nobody chose it, so each engine has its own
         render = replace(render, occlusion=_default_occlusion(render, engine))
+    output, stereo = _output_settings(options, before.output), before.stereo
+    if stereo.is_on and (engine == "wan" or output.is_deep):
+        reason = "the engine wan" if engine == "wan" else f"format {output.format}"
+        note(
+            f"{reason} takes one eye, so this take is made without stereo, by the camera between its eyes or at its "
+            "pivot eye; docs/how-to/stereo.md has the ways to stereo finals and EXR files"
+        )
+        stereo = StereoSettings()
     return replace(
         before,
         render=render,
         engine=engine,
         label=options.label if "label" in options.typed else before.label,
-        output=_output_settings(options, before.output),
+        output=output,
+        stereo=stereo,
         wan=wan_settings(options, before.wan, of_preview=before.engine != "wan"),
     )
 

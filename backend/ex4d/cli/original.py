@@ -141,7 +141,7 @@ def _wan_engine(options: argparse.Namespace) -> Engine:
     from ex4d.generation.wan.wan_engine import create_wan_engine
     from ex4d.pipeline.original import original_wan_settings
     from ex4d.weights.errors import WeightsMissingError
-    from ex4d.weights.places import find_wan_files
+    from ex4d.weights.wan_files import find_wan_files
 
     settings = original_wan_settings(options.num_frames, options.seed, options.num_inference_steps, options.cfg)
     machine, chosen = _machine(options), _chosen_weights(options)

@@ -169,7 +169,7 @@ def settings_of(options: argparse.Namespace, footage: Path) -> ReconstructionSet
 def _estimate(options: argparse.Namespace, settings: ReconstructionSettings, footage: Path) -> Estimate:
     from ex4d.media import probe
     from ex4d.pipeline.deep_colors import deep_colors
-    from ex4d.pipeline.estimate import chosen_estimator, estimate_scene
+    from ex4d.pipeline.scene_estimates import chosen_estimator, estimate_scene
 
     estimator = chosen_estimator(settings.depth, options.device, machine_settings(options))
     info = probe(footage, options.num_frames, fps=Fraction(*settings.fps) if settings.fps else None)

@@ -75,7 +75,8 @@ def run(options: argparse.Namespace, report: Report) -> int:
         renders = {f"_{eye}": path for eye, path in zip(EYES, stereo.eyes(camera), strict=True)}
         stereo = StereoSettings()
     if options.dry_run:
-        from ex4d.pipeline.estimate import estimate_render, total
+        from ex4d.pipeline.estimate import total
+        from ex4d.pipeline.shot_estimates import estimate_render
 
         how |= {"arrays": is_arrays(options.out), "output": output if output.is_deep else None, "stereo": stereo}
         needed = total(estimate_render(scene, camera, settings, **how) for camera in renders.values())

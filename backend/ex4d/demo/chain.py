@@ -126,7 +126,7 @@ def sample_scene(folder: Path, progress: Progress) -> Scene:
     # Imported here, so that a second run starts its job at once.
     from ex4d.depth import DepthFiles
     from ex4d.media import probe
-    from ex4d.pipeline.reconstruct import build_scene
+    from ex4d.pipeline.scene_building import build_scene
 
     footage = probe(footage_path)
     bars: list[TaskID] = []

@@ -52,7 +52,7 @@ class PathCoverage:
     remembered: np.ndarray
 
     def to_wire(self) -> Mapping[str, list[float]]:
-        """As `ex4d_core.messages.Coverage` has it."""
+        """As `ex4d_core.view_messages.Coverage` has it."""
         return {name: getattr(self, name).tolist() for name in ("seen", "view_angle", "remembered")}
 
 

@@ -1,4 +1,4 @@
-"""What renders and takes need more in more than 8 bits: parts of the estimates of `estimate.py`."""
+"""What renders and takes need more in more than 8 bits: parts of the estimates of `shot_estimates.py`."""
 
 from __future__ import annotations
 

@@ -120,7 +120,8 @@ class DeepTake:
         """A frame of the take, once.
 
         Args:
-            image: (H, W, 3) uint8, the same in 8 bits: all that there is of frames between generated ones.
+            image: (H, W, 3) uint8, the same in 8 bits, before the frame's own footage is laid over it: all that there
+                is of frames between generated ones.
             gains: by which its colours were scaled to the footage's.
         """
         seen, unrounded = self._seen.pop(place), self._unrounded.pop(place, None)

@@ -157,7 +157,7 @@ def laid_over_unrounded(image: np.ndarray, footage: np.ndarray, matte: np.ndarra
 
 
 def gains_of_frame(metadata: Mapping[str, str]) -> Gains | None:
-    """The gains that a finished frame was made with, by its file's metadata; None if there are none."""
+    """The gains that a finished frame was made with, by its file's metadata; None where it does not say."""
     try:
         red, green, blue = map(float, metadata.get(GAINS_KEY, "").split(","))
     except ValueError:

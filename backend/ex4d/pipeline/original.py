@@ -22,8 +22,8 @@ from ex4d.media import FootageInfo, VideoWriter, probe, read_frames
 from ex4d.media.media_errors import atomic_write, translate_write_errors
 from ex4d.mesh import build_dw_mesh, write_ply
 from ex4d.pipeline.array_clip import ArrayClip
+from ex4d.pipeline.footage_depth import depth_of
 from ex4d.pipeline.outputs import STAGE
-from ex4d.pipeline.reconstruct import depth_of
 from ex4d.pipeline.render import render_shot
 from ex4d.pipeline.targets import require_file, require_movie_name
 from ex4d.progress import Progress, ignore_progress

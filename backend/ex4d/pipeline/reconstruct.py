@@ -1,81 +1,48 @@
 """Footage to a scene package: depth, the topology of its DW-Mesh, its texture, and the camera that filmed it.
 
-The library, the command line and the service all call `reconstruct` with the same settings. `build_scene` is its last
-step, for depth and intrinsics that are already there.
+The library, the command line and the service all call `reconstruct` with the same settings. Depth comes from
+`footage_depth`; the last step, for depth and intrinsics that are there, is `scene_building`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Callable
 from fractions import Fraction
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from ex4d.depth import (
     ASSUMED_FOV_NOTE,
-    DepthClip,
-    DepthError,
-    DepthEstimator,
-    DepthFiles,
-    EdgeSettings,
-    EstimatorSettings,
     KnownIntrinsics,
-    create_estimator,
     intrinsics_from,
     known_intrinsics,
     resolved_intrinsics,
 )
 from ex4d.depth.depth_models import depth_model
-from ex4d.depth.noise import depth_without_noise
-from ex4d.devices import torch_device
 from ex4d.machine import MachineSettings
 from ex4d.media import (
     FootageInfo,
     MotionMask,
     Undistorter,
-    VideoWriter,
-    footage_sha256,
     probe,
-    read_frames,
-    sound_of,
-    start_timecode,
 )
 from ex4d.memory import require_memory
-from ex4d.mesh import DepthSurface, Pc2Writer, grid_topology
-from ex4d.pipeline.deep_colors import DeepColors, deep_colors
-from ex4d.pipeline.estimate import (
-    chosen_estimator,
-    estimator_memory_bytes,
-    require_room,
-    scene_bytes,
-    scene_memory_bytes,
-)
+from ex4d.pipeline.deep_colors import deep_colors
+from ex4d.pipeline.disk_room import require_room
 from ex4d.pipeline.footage_camera import camera_of_file, camera_of_footage
+from ex4d.pipeline.footage_depth import depth_from_files, depth_of
 from ex4d.pipeline.scaled_depth import scaled_depth
+from ex4d.pipeline.scene_building import build_scene
+from ex4d.pipeline.scene_estimates import chosen_estimator, estimator_memory_bytes, scene_bytes, scene_memory_bytes
 from ex4d.pipeline.source_paths import SourcePaths
 from ex4d.pipeline.targets import require_scene_folder
 from ex4d.progress import Progress, ignore_progress
-from ex4d_core.cameras import CameraPath
-from ex4d_core.errors import RequestError
-from ex4d_core.lens_distortion import LensDistortion
-from ex4d_core.mesh_cache import frame_positions, grid_vertices
-from ex4d_core.pivots import middle_distance
 from ex4d_core.reconstruction import ReconstructionSettings
-from ex4d_core.render_settings import Convention
-from ex4d_core.scene import Scene, SceneWriter
-from ex4d_core.scene_manifest import FootageOrigin, SceneManifest
-from ex4d_core.sources import DepthSettings, name_for_people
-from ex4d_core.trajectories import subject_distance
+from ex4d_core.scene import Scene
+from ex4d_core.sources import DepthSettings
 
-SOLVE_STAGE, ESTIMATE_STAGE, BUILD_STAGE = "camera", "depth", "reconstruct"
-
-# Footage frames checked and written at a time, 60 MB at 1080p; of larger footage fewer.
-_FRAMES_AT_ONCE, _PIXELS_AT_ONCE = 4, 4 * 1920 * 1080
+SOLVE_STAGE, BUILD_STAGE = "camera", "reconstruct"
 
 
 def reconstruct(
@@ -193,27 +160,6 @@ def reconstruct(
     )
 
 
-def depth_of(
-    path: Path | None,
-    settings: DepthSettings,
-    footage: FootageInfo,
-    known: KnownIntrinsics | None = None,
-    device: str = "auto",
-    machine: MachineSettings | None = None,
-    progress: Progress = ignore_progress,
-) -> DepthClip:
-    """The depth of some footage, from the files at ``path`` or, where that is None, estimated; errors as `reconstruct`.
-
-    Args:
-        footage: of `ex4d.media.probe`; with fewer frames than the file has, depth files may be of all of them.
-        known: intrinsics of the footage, which a mist pass and some estimators need.
-    """
-    if path is not None:
-        clip = _depth_from_files(path, settings, footage, known)
-        return _smoothed(clip, torch_device(device)) if settings.noise_filter == "on" else clip
-    return _estimated_depth(settings, footage, known, device, machine, progress)
-
-
 def _brings_lens(settings: DepthSettings, estimator: str | None) -> bool:
     """Whether depth may hold a lens that goes before the footage's metadata: of files, or one that fits its poses."""
     if estimator is not None:
@@ -236,218 +182,5 @@ def _lens_to_solve_with(
     """The intrinsics that a solve may rely on, those of depth files among them; None leaves them to the solve."""
     if known is not None or path is None or settings.mist is not None or settings.values == "distance":
         return known
-    lens = resolved_intrinsics(None, footage, _depth_from_files(path, settings, footage, None))
+    lens = resolved_intrinsics(None, footage, depth_from_files(path, settings, footage, None))
     return None if lens.origin == ASSUMED_FOV_NOTE else lens
-
-
-def _depth_from_files(
-    path: Path, settings: DepthSettings, footage: FootageInfo, known: KnownIntrinsics | None
-) -> DepthClip:
-    files = DepthFiles(
-        path,
-        scale=settings.scale,
-        inverse=settings.inverse,
-        invalid=settings.invalid,
-        key=settings.key or None,
-        mist=settings.mist,
-        intrinsics=None if known is None else known.matrix,
-        values=settings.values,
-    )
-    try:
-        return files.estimate(footage)
-    except DepthError:
-        whole = probe(footage.path)
-        if whole.frames == footage.frames:
-            raise
-    # Only a part of the footage is used; the files may cover all of it.
-    return files.estimate(whole).first(footage.frames)
-
-
-def _smoothed(clip: DepthClip, device: torch.device) -> DepthClip:
-    """The same clip; frames whose pixels are noisy are smoothed as they are read."""
-    return replace(clip, refine=lambda depth, frame: depth_without_noise(depth, device))
-
-
-def _estimated_depth(
-    settings: DepthSettings,
-    footage: FootageInfo,
-    known: KnownIntrinsics | None,
-    device: str,
-    machine: MachineSettings | None,
-    progress: Progress,
-) -> DepthClip:
-    if settings.layout != "estimator":
-        raise RequestError(f"depth of layout {settings.layout} needs files: give them, or use layout estimator")
-    focal = None if known is None else known.normalized_focal(footage.width)
-    estimator = estimator_of(settings, device, machine, normalized_focal=focal)
-    return estimator.estimate(footage, lambda done, total: progress(ESTIMATE_STAGE, done, total))
-
-
-def estimator_of(
-    settings: DepthSettings,
-    device: str = "auto",
-    machine: MachineSettings | None = None,
-    *,
-    normalized_focal: float | None = None,
-) -> DepthEstimator:
-    """The estimator that settings of layout "estimator" ask for, loaded; errors as `ex4d.depth.create_estimator`."""
-    return create_estimator(
-        EstimatorSettings(
-            name=settings.estimator,
-            machine=machine or MachineSettings.from_environment(),
-            licence=settings.licence,
-            device=device,
-            edges=EdgeSettings() if settings.refine_edges else None,
-            noise_filter=settings.noise_filter != "off",
-            temporal_alignment=settings.temporal_alignment,
-            normalized_focal=normalized_focal,
-            full_precision=settings.full_precision,
-        )
-    )
-
-
-def build_scene(
-    footage: FootageInfo,
-    depth: DepthClip,
-    intrinsics: np.ndarray,
-    folder: Path,
-    *,
-    name: str,
-    convention: Convention = "centered",
-    source_camera: CameraPath | None = None,
-    mesh: bool = False,
-    distortion: LensDistortion | None = None,
-    mask: MotionMask | None = None,
-    deep: DeepColors | None = None,
-    provenance: dict[str, str] | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Scene:
-    """Build a scene package in ``folder``, streaming: memory does not depend on the number of frames.
-
-    Args:
-        footage: of `ex4d.media.probe`.
-        depth: what a `DepthEstimator` made for this footage.
-        intrinsics: (3, 3) or (T, 3, 3), pixels of the footage.
-        name: of the scene, for people.
-        convention: how the DW-Mesh for display is built; rendering may choose again.
-        mesh: write the vertex positions of every frame, too, for a package that Blender imports where it may not write;
-            they take 12 bytes a pixel, of 19, and Blender writes them when it imports any other package.
-        source_camera: the moving camera that filmed it, one pose for each frame; the meshes are then in that
-            camera's world. None: a camera that stands still at the origin. Only `intrinsics` say what the lens is.
-        distortion: of the footage's lens, for its size; colour and depth are undistorted by it, and the scene's camera
-            is that of the undistorted image. `intrinsics` are those of the lens without it.
-        mask: of what moves in the footage.
-        deep: keeps the footage's colours as half floats, too.
-        provenance: where depth and focal length came from, for people.
-        progress: called with frames done and frames in all.
-
-    Raises:
-        DepthError: depth has impossible values, or its files are damaged.
-        MediaError: the footage cannot be read to its end.
-        SceneError: ``folder`` holds something else.
-        ValueError: `source_camera` has another number of frames.
-    """
-    frames, height, width = footage.frames, footage.height, footage.width
-    if source_camera is not None and len(source_camera) != frames:
-        raise ValueError(f"a source camera of {len(source_camera)} frames does not fit footage of {frames}")
-    if distortion is not None:
-        intrinsics = distortion.zoomed(intrinsics)
-    undistorter = None if distortion is None else Undistorter(distortion)
-    still = np.broadcast_to(np.eye(4), (frames, 4, 4))
-    camera = CameraPath(still if source_camera is None else source_camera.world_to_camera, intrinsics, width, height)
-    vertices = grid_vertices(width, height, convention)
-    nearest, farthest, distance, middle = np.inf, 0.0, 0.0, 0.0
-
-    with SceneWriter(folder) as writer:
-        color_file = writer.array("color", (frames, height, width, 3), np.uint8)
-        deep_file = None if deep is None else writer.array("deep_color", (frames, height, width, 3), np.float16)
-        depth_file = writer.array("depth", (frames, height, width), np.float32)
-        with ExitStack() as files:
-            sound = sound_of(footage.path)
-            how = {"sound": sound, "pixel_aspect": footage.pixel_aspect}
-            movie = files.enter_context(VideoWriter(writer.path("footage"), width, height, footage.fps, **how))
-            positions = files.enter_context(Pc2Writer(writer.path("positions"), vertices, frames)) if mesh else None
-            for start, color, z, halves in _batches(footage, depth, undistorter, deep):
-                for image in color:
-                    movie.write(image)
-                part = camera.frames(start, start + len(z))
-                lowest, highest = DepthSurface(
-                    torch.from_numpy(z),
-                    torch.from_numpy(color),
-                    torch.tensor(part.intrinsics),
-                    torch.from_numpy(part.camera_to_world),
-                    convention,
-                ).depth_range
-                if positions is not None:
-                    for index, one in enumerate(z):
-                        positions.append(frame_positions(one, part, index, convention))
-                color_file.write(color)
-                depth_file.write(z)
-                if deep_file is not None and halves is not None:
-                    deep_file.write(halves)
-                nearest, farthest = min(nearest, float(lowest.min())), max(farthest, float(highest.max()))
-                if start == 0:
-                    distance, middle = subject_distance(z[0]), middle_distance(z[0])
-                progress(start + len(z), frames)
-        color = z = halves = None  # large frames need not be held beside the topology, which is as large
-        faces, uvs, cap_faces = grid_topology(height, width, convention)
-        np.savez(writer.path("topology"), faces=faces.numpy(), uvs=uvs.numpy(), cap_faces=np.int64(cap_faces))
-        camera.save(writer.path("source_camera"))
-        if mask is not None:
-            mask_file = writer.array("motion_mask", (frames, height, width), np.bool_)
-            for moving in mask.frames():
-                mask_file.write(moving if undistorter is None else undistorter.depth(moving))
-        label = (provenance or {}).get("footage", footage.path.name)
-        origins = {"depth": depth.source, "depth licence": depth.licence, **(provenance or {})}
-        return writer.finish(
-            SceneManifest(
-                name=name_for_people(name),
-                frames=frames,
-                width=width,
-                height=height,
-                fps=footage.fps,
-                convention=convention,
-                depth_range=(nearest, farthest),
-                subject_distance=distance,
-                middle_distance=middle,
-                depth_scale=depth.scale,
-                depth_mapping=depth.mapping,
-                color_space="" if deep is None else deep.space,
-                distortion=distortion,
-                provenance={what: name_for_people(text) for what, text in origins.items()},
-                origin=FootageOrigin(
-                    name_for_people(label), footage_sha256(footage.path), start_timecode(footage.path)
-                ),
-            )
-        )
-
-
-def _batches(
-    footage: FootageInfo, depth: DepthClip, undistorter: Undistorter | None, deep: DeepColors | None
-) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray | None]]:
-    """(first frame, colour (n, H, W, 3) uint8, depth (n, H, W) float32, half floats (n, H, W, 3)) until footage ends.
-
-    Half floats are None where none are kept.
-    """
-    pairs = depth.with_frames(read_frames(footage.path, count=footage.frames))
-    if undistorter is not None:
-        # Only now: estimated depth is refined along the edges of the footage as it is.
-        pairs = ((undistorter.color(color), undistorter.depth(z)) for color, z in pairs)
-    frames = pairs if deep is None else _with_halves(pairs, deep, undistorter)
-    at_once = max(1, min(_FRAMES_AT_ONCE, _PIXELS_AT_ONCE // (footage.width * footage.height)))
-    start = 0
-    while batch := list(islice(frames, at_once)):
-        # A single frame is a view of what was read, not a copy.
-        parts = [part[0][None] if len(part) == 1 else np.stack(part) for part in zip(*batch, strict=True)]
-        yield start, parts[0], parts[1], None if deep is None else parts[2]
-        start += len(batch)
-
-
-def _with_halves(
-    pairs: Iterator[tuple[np.ndarray, np.ndarray]], deep: DeepColors, undistorter: Undistorter | None
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Frames with their depth and half floats; colours of 8 bits are made from these where their space was given."""
-    for (color, z), picture in zip(pairs, deep.frames(), strict=True):
-        encoded = picture if undistorter is None else undistorter.color(picture)
-        shown = deep.screen(encoded)
-        yield color if shown is None else shown, z, deep.halves(encoded)

@@ -185,14 +185,13 @@ def generate_take(
         else:
             images = iter(())
         for index, image in enumerate(images, start=done):
-            told_of_frame = {}
+            delivered, told_of_frame, before = image, {}, None
             if keeper is not None:
-                image, told_of_frame = keeper.finish(index, image)
-            before = None
+                delivered, told_of_frame = keeper.finish(index, image)
             if deep is not None:
                 before = deep.written(deep.picture(index, image, gains_of_frame(told_of_frame)))
-            files.write(index, work_folder / frame_file_name(index), image, told_of_frame, before)
-            take.write(image)
+            files.write(index, work_folder / frame_file_name(index), delivered, told_of_frame, before)
+            take.write(delivered)
         files.deliver_all()
         for _ in recorded:  # the rest of colour and mask, which no engine has asked for
             pass

@@ -84,7 +84,9 @@ class HalfSphere:
     def assembled(self, index: int, tiles: Sequence[RenderedFrame]) -> RenderedFrame:
         """The image of one frame's tiles, which have one sample of each pixel.
 
-        Its depth is the distance along the ray, since depth along z is 0 at the image's sides.
+        Its depth is the distance along the ray, since depth along z is 0 at the image's sides. It has no
+        `source_centre`: what a moving camera slides along are straight lines through that point in a perspective
+        image, and great circles in this one, which no single point tells. Holes are filled from all sides alike.
         """
         color = np.stack([tile.color for tile in tiles]).reshape(-1, 3)
         mask = np.stack([tile.mask for tile in tiles]).ravel()

@@ -24,8 +24,9 @@ from ex4d.service.processes import ChildProcess, read_messages, shorten_log, wri
 from ex4d.service.refusals import Refusal
 from ex4d.service.settings import ServiceSettings
 from ex4d.service.uploads import Answer
-from ex4d_core.messages import Coverage, Message, View
+from ex4d_core.messages import Message
 from ex4d_core.shot import ShotRequest
+from ex4d_core.view_messages import Coverage, View
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ import filelock
 from ex4d.generation.wan.conditioning import LATENT_FRAMES, latent_count
 from ex4d.generation.wan.encoders import MAX_TOKENS
 from ex4d.machine import MachineSettings
-from ex4d.pipeline.estimate import require_room
+from ex4d.pipeline.disk_room import require_room
 from ex4d.progress import Progress, ignore_progress
 from ex4d.training.build_plan import PLAN, BuildPlan, make_plan
 from ex4d.training.build_pool import make_shards

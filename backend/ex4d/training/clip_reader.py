@@ -16,7 +16,7 @@ from ex4d.depth.intrinsics import intrinsics_from
 from ex4d.media import Undistorter, probe, read_frames, write_png
 from ex4d.mesh import DepthSurface
 from ex4d.pipeline.footage_camera import FoundCamera, camera_of_file
-from ex4d.pipeline.reconstruct import depth_of
+from ex4d.pipeline.footage_depth import depth_of
 from ex4d.pipeline.source_paths import SourcePaths
 from ex4d.training.clip_list import STILL_CAMERA, Clip
 from ex4d.training.framing import Framing

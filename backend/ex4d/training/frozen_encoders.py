@@ -19,7 +19,7 @@ from ex4d.machine import MachineSettings
 from ex4d.raster import RenderedFrame
 from ex4d.training.samples import SampleOrigin, TrainingSample
 from ex4d.weights.catalogue import part
-from ex4d.weights.places import ENCODERS, find_encoder_files
+from ex4d.weights.wan_files import ENCODERS, find_encoder_files
 from ex4d_core.wan_settings import Precision, WanSettings
 
 
@@ -33,7 +33,7 @@ class FrozenEncoders:
             LicenceError: the machine's licence does not allow them.
             DeviceError: there is no such device here.
             WanUnavailableError: the extra `wan` is not installed.
-            WeightsMissingError, CheckpointError: as in `ex4d.weights.places.find_encoder_files`.
+            WeightsMissingError, CheckpointError: as in `ex4d.weights.wan_files.find_encoder_files`.
         """
         for name in ENCODERS:
             entry = part(name)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ex4d.machine import MachineSettings
 from ex4d.media import contact_sheet
-from ex4d.pipeline.reconstruct import estimator_of
+from ex4d.pipeline.footage_depth import estimator_of
 from ex4d.raster import create_rasterizer
 from ex4d.training.clip_list import Clip
 from ex4d.training.clip_reader import ClipReader

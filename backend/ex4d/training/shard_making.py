@@ -20,7 +20,7 @@ from ex4d.depth import DepthError, DepthEstimator
 from ex4d.machine import MachineSettings
 from ex4d.media import MediaError
 from ex4d.mesh.surface import MeshDepthError
-from ex4d.pipeline.reconstruct import estimator_of
+from ex4d.pipeline.footage_depth import estimator_of
 from ex4d.raster import Rasterizer, create_rasterizer
 from ex4d.training.build_plan import BuildPlan, PlannedWindow
 from ex4d.training.clip_reader import ClipReader, ReadWindow

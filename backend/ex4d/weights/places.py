@@ -14,25 +14,20 @@ looked for by content in the folder of models, in further folders, in ComfyUI's 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ex4d.machine import MODELS_VARIABLE, default_models_folder
+from ex4d.machine import default_models_folder
 from ex4d.weights.catalogue import CONVERTED, PARTS, TINY_DECODER, WAN, Part, PublishedFile, part
 from ex4d.weights.errors import CheckpointError, WeightsMissingError
-from ex4d.weights.notes import note_once
-from ex4d_core.sizes import size_text
 
 if TYPE_CHECKING:
     from ex4d.weights.search import FoundModel
 
 _TINY_NAMES, _TINY_FOLDER = ("taew2_1.safetensors", "taew2_1.pth"), "vae_approx"
 _LORA_ENDINGS = (".safetensors", ".ckpt", ".pt", ".pth")
-# Parts that encode, and whose results do not change while an adapter is trained.
-ENCODERS = ("text_encoder", "image_encoder", "vae")
 # Not .pt, which may be a program (TorchScript).
 _UPSCALER_ENDINGS = (".safetensors", ".pth")
 
@@ -74,20 +69,20 @@ def find_part(models: Path, part: Part, further: Sequence[Path] = ()) -> tuple[P
     Raises:
         CheckpointError: some shards of the transformer are there, others are not.
     """
-    return _Search(models, further).files(part)
+    return WeightSearch(models, further).files(part)
 
 
 def unfound_files(models: Path, part: Part, further: Sequence[Path] = ()) -> tuple[PublishedFile, ...]:
     """The published files of a part that are not here, in whatever layout; see `find_part`."""
-    return _Search(models, further).unfound(part)
+    return WeightSearch(models, further).unfound(part)
 
 
 def found_models(models: Path, further: Sequence[Path] = ()) -> list[FoundModel]:
     """Networks of the Wan family by content, in the folder of models, further ones, and other programs' folders."""
-    return _Search(models, further).found
+    return WeightSearch(models, further).found
 
 
-class _Search:
+class WeightSearch:
     """One search of this machine, which walks through the folders once at most, and only where something is missing."""
 
     def __init__(self, models: Path, further: Sequence[Path]):
@@ -125,7 +120,7 @@ class _Search:
             return (models / "ex4d.ckpt",)
         for place in _wan_folders(models) if part.name != "ex4d" else []:
             if part.name == "dit":
-                found = _transformer(models, place)
+                found = transformer_files(models, place)
             else:
                 published = place / part.files[0].path
                 found = tuple(path for path in (published, published.with_suffix(".safetensors")) if path.is_file())[:1]
@@ -182,109 +177,6 @@ def _is_of_ex4d(path: Path) -> bool:
     return any("ex4d" in name.lower().replace("-", "") for name in (path.stem, path.parent.name))
 
 
-@dataclass(frozen=True)
-class WanFiles:
-    """The files of one set of weights of the engine wan.
-
-    Attributes:
-        dit, text_encoder: whole or in shards, in order.
-        tokenizer: a folder.
-    """
-
-    dit: tuple[Path, ...]
-    text_encoder: tuple[Path, ...]
-    tokenizer: Path
-    image_encoder: Path
-    vae: Path
-    ex4d: Path
-
-
-def find_wan_files(models: Path, chosen: Mapping[str, Path] | None = None, further: Sequence[Path] = ()) -> WanFiles:
-    """All that the engine wan needs.
-
-    Args:
-        models: folder of weights.
-        chosen: paths to use instead of the folder's, by the names of parts: a file, or a folder with its shards. The
-            tokenizer is also looked for beside a text encoder that is given so.
-        further: as in `find_part`.
-
-    Raises:
-        WeightsMissingError: which parts are missing, and the command that fetches them.
-        CheckpointError: as in `find_part`, or a path that holds another model.
-    """
-    chosen, search = chosen or {}, _Search(models, further)
-    found = {name: _chosen_files(models, name, path) for name, path in chosen.items()}
-    others = [entry for entry in PARTS if entry.kind == "wan" and entry.name not in chosen]
-    found |= {entry.name: search.files(entry) for entry in others}
-    return _as_wan_files(search, found, chosen, tuple(found))
-
-
-def find_encoder_files(models: Path, further: Sequence[Path] = ()) -> WanFiles:
-    """What encoding needs alone: text encoder, image encoder and VAE; errors and arguments as `find_wan_files`.
-
-    The transformer has no files, and the adapter's is the VAE's, which nobody reads as an adapter.
-    """
-    search = _Search(models, further)
-    found = {name: search.files(part(name)) for name in ENCODERS}
-    return _as_wan_files(search, {"dit": (), **found, "ex4d": found["vae"]}, {}, ENCODERS)
-
-
-def _as_wan_files(
-    search: _Search,
-    found: dict[str, tuple[Path, ...]],
-    chosen: Mapping[str, Path],
-    needed: Sequence[str],
-) -> WanFiles:
-    beside = [chosen["text_encoder"].parent] if "text_encoder" in chosen else []
-    found["tokenizer"] = tuple(search.tokenizers(beside))
-    if missing := [name for name in (*needed, "tokenizer") if not found[name]]:
-        raise _missing(search, missing)
-    single = {name: paths[0] for name, paths in found.items() if name not in ("dit", "text_encoder")}
-    return WanFiles(dit=found["dit"], text_encoder=found["text_encoder"], **single)
-
-
-def _missing(search: _Search, missing: Sequence[str]) -> WeightsMissingError:
-    fetch = dict.fromkeys("text_encoder" if name == "tokenizer" else name for name in missing)
-    size = sum(file.size for name in fetch for file in search.unfound(part(name)))
-    refused = "".join(
-        f" {one.paths[0]} is {one.model.name}: {one.model.refused}."
-        for one in search.found
-        if one.model.refused and one.model.part in (*missing, "")
-    )
-    return WeightsMissingError(
-        f"weights are missing in {search.models}: {', '.join(missing)}.{refused} Set {MODELS_VARIABLE} to the folder "
-        f"that has them, or fetch them ({size_text(size)}) with: {fetch_command(search.models, *fetch)}"
-    )
-
-
-def _chosen_files(models: Path, name: str, path: Path) -> tuple[Path, ...]:
-    """The files of a part at a path that the user names.
-
-    Raises:
-        WeightsMissingError: nothing of the kind is there.
-        CheckpointError: another model is there, or some of its shards are missing.
-    """
-    from ex4d.weights.search import model_at
-
-    there = [one for one in model_at(path) if one.model.part == name] if path.exists() else []
-    if right := next((one for one in there if not one.model.other), None):
-        _require_shards(models, path, right.paths, right.missing)
-        if right.model.refused:
-            note_once(
-                f"{right.paths[0]} is {right.model.name}, and is used since it was named: EX-4D was trained on 480P"
-            )
-        return right.paths
-    if there:
-        raise CheckpointError(f"{there[0].paths[0]} is {there[0].model.name}: {there[0].model.refused}")
-    found: tuple[Path, ...] = (path,) if path.is_file() else ()
-    if name == "dit" and path.is_dir():
-        found = _transformer(models, path)
-    if not found:
-        expected = "a folder with diffusion_pytorch_model*.safetensors, or a file" if name == "dit" else "a file"
-        raise WeightsMissingError(f"{path} does not hold the part {name} of the weights: expected {expected}")
-    return found
-
-
 def lora_part(name: str) -> Part | None:
     """The part of the catalogue that a LoRA's name means; None for the user's own."""
     return next((entry for entry in PARTS if entry.kind == "lora" and Path(entry.files[0].path).stem == name), None)
@@ -299,9 +191,9 @@ def find_lora(models: Path, name: str, further: Sequence[Path] = ()) -> Path:
         further: as in `find_part`.
 
     Raises:
-        WeightsMissingError: there is none of that name; lists those that are there.
+        WeightsMissingError: no file has that name; lists those that are there.
     """
-    if found := _Search(models, further).lora(name):
+    if found := WeightSearch(models, further).lora(name):
         return found
     known = lora_part(name)
     how = f"fetch it with: {fetch_command(models, known.name)}" if known else f"put {name}.safetensors there"
@@ -311,7 +203,7 @@ def find_lora(models: Path, name: str, further: Sequence[Path] = ()) -> Path:
 
 def further_adapters(models: Path, further: Sequence[Path] = ()) -> dict[str, Path]:
     """Adapters of EX-4D's kind that a request can name, without EX-4D's own, by their names; as in `find_adapter`."""
-    search = _Search(models, further)
+    search = WeightSearch(models, further)
     own = {path.resolve() for path in search.files(part("ex4d"))}
     found = {path.stem: path for path in search.adapters().values() if path.resolve() not in own}
     return dict(sorted(found.items()))
@@ -319,7 +211,7 @@ def further_adapters(models: Path, further: Sequence[Path] = ()) -> dict[str, Pa
 
 def found_elsewhere(models: Path, further: Sequence[Path] = ()) -> dict[str, Path]:
     """Parts of the engine wan that are here, but not under their published names: of each the name, and a file."""
-    search = _Search(models, further)
+    search = WeightSearch(models, further)
     found = {}
     for entry in PARTS:
         if entry.kind in ("wan", "lora", "tiny") and missing_files(models, entry) and not search.unfound(entry):
@@ -336,10 +228,10 @@ def find_adapter(models: Path, name: str, further: Sequence[Path] = ()) -> Path:
         further: as in `find_part`.
 
     Raises:
-        WeightsMissingError: there is none of that name; lists those that are there.
+        WeightsMissingError: no file has that name; lists those that are there.
         CheckpointError: the file of that name holds something else.
     """
-    found = _Search(models, further).adapters()
+    found = WeightSearch(models, further).adapters()
     if name in found:
         return found[name]
     place = models / "adapters"
@@ -390,7 +282,7 @@ def find_upscaler(models: Path, name: str) -> Path:
     """The file of an upscaler in MODELS/upscalers.
 
     Raises:
-        WeightsMissingError: there is none of that name; lists those that are there.
+        WeightsMissingError: no file has that name; lists those that are there.
     """
     available = {path.stem: path for path in list_upscalers(models)}
     if name not in available:
@@ -413,7 +305,7 @@ def _wan_folders(models: Path) -> list[Path]:
     return [models / name for name in names if (models / name).is_dir()]
 
 
-def _transformer(models: Path, place: Path) -> tuple[Path, ...]:
+def transformer_files(models: Path, place: Path) -> tuple[Path, ...]:
     """A transformer in one file, or all of its shards, in one ``place`` of the folder of models.
 
     What cannot be recognised counts by its name, so that loading it says what is wrong with it.
@@ -422,17 +314,22 @@ def _transformer(models: Path, place: Path) -> tuple[Path, ...]:
 
     there = model_at(place)
     if right := next((one for one in there if one.model.part == "dit" and not one.model.refused), None):
-        _require_shards(models, place, right.paths, right.missing)
+        require_shards(models, place, right.paths, right.missing)
         return right.paths
     known = {path for one in there for path in one.paths}
     for paths, missing in grouped_files(place):
         if paths[0].name.startswith("diffusion_pytorch_model") and not known & set(paths):
-            _require_shards(models, place, paths, missing)
+            require_shards(models, place, paths, missing)
             return paths
     return ()
 
 
-def _require_shards(models: Path, place: Path, paths: Sequence[Path], missing: Sequence[str]) -> None:
+def require_shards(models: Path, place: Path, paths: Sequence[Path], missing: Sequence[str]) -> None:
+    """Check that a transformer is whole.
+
+    Raises:
+        CheckpointError: some of its shards are ``missing``.
+    """
     if missing:
         raise CheckpointError(
             f"{place} has {len(paths)} of the transformer's {len(paths) + len(missing)} shards; missing: "

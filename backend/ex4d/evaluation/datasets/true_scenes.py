@@ -15,6 +15,7 @@ from __future__ import annotations
 import lzma
 import shutil
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -52,7 +53,12 @@ def shots(names: Sequence[str], frames: Sequence[int]) -> Iterator[tuple[str, li
     Args:
         names: of each view.
         frames: of the footage, of each view.
+
+    Raises:
+        ValueError: a name is not a plain file name; raised before the first shot.
     """
+    for name in names:
+        require_plain_name(name)
     found: list[list[int]] = []
     for index in sorted(range(len(names)), key=lambda one: (names[one], frames[one])):
         before = found[-1][-1] if found else None
@@ -60,10 +66,27 @@ def shots(names: Sequence[str], frames: Sequence[int]) -> Iterator[tuple[str, li
             found[-1].append(index)
         else:
             found.append([index])
-    titles = [names[shot[0]] for shot in found]
+    titles = [names[shot[0]].replace(" ", "_") for shot in found]
+    # Some file systems do not tell capitals from small letters.
+    count, taken = Counter(title.casefold() for title in titles), set[str]()
     for shot, title in sorted(zip(found, titles, strict=True)):
-        name = title.replace(" ", "_")
-        yield name if titles.count(title) == 1 else f"{name}_{frames[shot[0]]:03d}", shot
+        wanted = title if count[title.casefold()] == 1 else f"{title}_{frames[shot[0]]:03d}"
+        name, number = wanted, 1
+        while name.casefold() in taken:
+            number += 1
+            name = f"{wanted}_{number}"
+        taken.add(name.casefold())
+        yield name, shot
+
+
+def require_plain_name(name: str) -> None:
+    """Check that a name from a file names one file or folder in the place where it is put, and nothing elsewhere.
+
+    Raises:
+        ValueError: it is a path, a hidden file, or no name.
+    """
+    if not name.strip() or not name.isprintable() or name.startswith(".") or set(name) & set("/\\:"):
+        raise ValueError(f"invalid name {name!r}: expected a plain name, not a path or a hidden file")
 
 
 def _is_scene(path: Path) -> bool:
@@ -83,6 +106,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
 
 def _clips_of(path: Path, work: Path) -> Iterator[EvaluationClip]:
     with stored(path, TITLE):
+        require_plain_name(path.stem)
         held = _arrays(path)
         height, width = held["depth"].shape[1:]
         source = CameraPath(held["source_extrinsics"], held["intrinsics"], width, height)

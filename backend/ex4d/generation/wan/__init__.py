@@ -14,7 +14,8 @@ from ex4d.generation.wan.errors import GenerationError, PromptError, WanUnavaila
 from ex4d.installation import install_command
 from ex4d.machine import MachineSettings
 from ex4d.weights.errors import CheckpointError, WeightsMissingError
-from ex4d.weights.places import WanFiles, find_lora, find_wan_files
+from ex4d.weights.places import find_lora
+from ex4d.weights.wan_files import WanFiles, find_wan_files
 from ex4d_core.wan_settings import WanPreset, wan_preset
 
 WAN_LICENCE = "Wan2.1 and DiffSynth: Apache-2.0, for any work; EX-4D's weights: see their page"

@@ -12,7 +12,7 @@ import torch
 
 from ex4d.generation.wan.encoders import files_identity
 from ex4d.weights.converted import ConvertedWeights
-from ex4d.weights.places import WanFiles
+from ex4d.weights.wan_files import WanFiles
 from ex4d_core.wan_settings import Precision
 
 

@@ -38,7 +38,8 @@ from ex4d.weights.catalogue import PARTS
 from ex4d.weights.converted import converted_weights
 from ex4d.weights.errors import CheckpointError
 from ex4d.weights.notes import note_once
-from ex4d.weights.places import find_adapter, find_lora, find_tiny_decoder, find_wan_files, lora_part
+from ex4d.weights.places import find_adapter, find_lora, find_tiny_decoder, lora_part
+from ex4d.weights.wan_files import find_wan_files
 from ex4d_core.final_sizes import generation_size
 from ex4d_core.licences import Licence
 from ex4d_core.wan_settings import WanSettings

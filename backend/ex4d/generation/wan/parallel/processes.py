@@ -29,7 +29,7 @@ from ex4d.generation.wan.network_choice import NetworkChoice
 from ex4d.generation.wan.parallel.group import RankLostError, SequenceParallelGroup
 from ex4d.subprocesses import module_command, module_environment
 from ex4d.weights.converted import ConvertedWeights
-from ex4d.weights.places import WanFiles
+from ex4d.weights.wan_files import WanFiles
 from ex4d_core.errors import is_expected
 from ex4d_core.wan_settings import WanSettings
 
