@@ -166,9 +166,6 @@ class ShotRequest(Settings):
         require_size(self.frame_size)
         if self.output.is_deep:
             self._require_own_names()
-            if self.stereo.kind_of_movie:
-                layout, output_format = self.stereo.layout, self.output.format
-                raise RequestError(f"stereo {layout} is written in 8 bits: output {output_format} takes one eye a take")
 
     @property
     def frame_size(self) -> tuple[int, int]:
