@@ -20,7 +20,7 @@ from ..shots.properties import active_shot, key_of
 from ..shots.source_time import source_frames_of
 from ..takes.requests import build_request, file_stem, shot_range
 from .color_spaces import require_known
-from .pass_jobs import build_nodes, next_version, send_passes
+from .pass_jobs import build_nodes, next_version, retry_passes, send_passes
 from .properties import PASSES
 
 
@@ -86,6 +86,17 @@ class EX4D_OT_resume_passes(_OnPasses, ResumesJob, Operator):
     bl_label = "Resume Passes"
 
 
+class EX4D_OT_retry_passes(_OnPasses, Operator):
+    """Send the same request again as a new job; its images replace the old ones."""
+
+    bl_idname = "ex4d.retry_passes"
+    bl_label = "Retry Passes"
+    bl_options = {"UNDO"}
+
+    def work(self, blender_scene: bpy.types.Scene, record: Any) -> None:
+        retry_passes(record)
+
+
 class EX4D_OT_forget_passes(_OnPasses, ForgetsJob, Operator):
     """Remove these passes from the list; their node and files stay."""
 
@@ -116,6 +127,7 @@ CLASSES = (
     EX4D_OT_send_passes,
     EX4D_OT_cancel_passes,
     EX4D_OT_resume_passes,
+    EX4D_OT_retry_passes,
     EX4D_OT_forget_passes,
     EX4D_OT_place_passes,
 )

@@ -43,6 +43,7 @@ def request_of_shot(context: bpy.types.Context, engine: EngineName) -> tuple[Sce
         cuts=shot_cuts(context, frame_start, frame_end),
     )
     if shot.use_exr and scene.manifest.is_deep:
-        output = OutputSettings(format="exr", output_space=shot.output_space)
+        space = shot.output_space or scene.manifest.color_space
+        output = OutputSettings(format="exr", output_space=space)
         request = replace(request, output=output.named(file_stem(shot.label)))
     return scene, request, frame_start
