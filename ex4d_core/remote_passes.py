@@ -48,7 +48,7 @@ class RemotePasses(RemoteJob):
         """
         if event.kind != "file" or event.name not in (REQUEST_FILE, *self.request.files):
             return None
-        width, height = self.request.shot.camera.size
+        width, height = self.request.shot.frame_size
         most = _LEAST_BYTES + _PIXEL_BYTES * width * height
         if event.size > most:
             raise UnexpectedReply(

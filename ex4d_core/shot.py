@@ -171,9 +171,6 @@ class ShotRequest(Settings):
             )
         if self.output.is_deep:
             self._require_own_names()
-            if self.stereo.kind_of_movie:
-                layout, output_format = self.stereo.layout, self.output.format
-                raise RequestError(f"stereo {layout} is written in 8 bits: output {output_format} takes one eye a take")
 
     @property
     def frame_size(self) -> tuple[int, int]:

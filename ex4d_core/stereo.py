@@ -180,7 +180,7 @@ class StereoSettings(Settings):
 
 
 def disparity_note(stereo: StereoSettings, camera: CameraPath, depth_range: Sequence[float], depth_scale: str) -> str:
-    """What a person should know of a stereo shot's disparity in frame 0, and of a scale that is not known.
+    """What a person should know of a stereo shot's disparity in frame 0, and of an unknown scale; "" if nothing.
 
     Args:
         depth_range: nearest and farthest depth of the scene, as its source camera sees them.

@@ -1,5 +1,7 @@
 """Compares the processor time of reconstruct, render and preview of the sample in several checkouts.
 
+"draw" is the rasterizer alone, with nine samples of each pixel and without cleaning.
+
 Each checkout is measured in processes of its own, which alternate, on one core; a figure is the least of all rounds,
 since other work on the machine only adds. The first checkout is what the others are compared with. Prints the table of
 docs/measured/high-bit-depth.md.
@@ -22,7 +24,8 @@ from pathlib import Path
 
 # Frames of the sample that are reconstructed, and from which on how many are rendered.
 _FRAMES, _FIRST, _RENDERED = 6, 3, 2
-_STEPS = ("reconstruct", "render", "preview")
+_STEPS = ("reconstruct", "draw", "render", "preview")
+_DRAWN_SIZE, _SAMPLES = (384, 384), 3
 
 
 def measure_here(rounds: int) -> dict[str, float]:
@@ -32,7 +35,9 @@ def measure_here(rounds: int) -> dict[str, float]:
     from ex4d.pipeline.outputs import render_movies
     from ex4d.pipeline.reconstruct import reconstruct
     from ex4d.pipeline.source_paths import SourcePaths
+    from ex4d.pipeline.surfaces import measured, scene_surface
     from ex4d.pipeline.take_folder import take_into_folder
+    from ex4d.raster import create_rasterizer
     from ex4d_core.cameras import CameraPath
     from ex4d_core.reconstruction import ReconstructionSettings
     from ex4d_core.render_settings import RenderSettings
@@ -60,6 +65,15 @@ def measure_here(rounds: int) -> dict[str, float]:
             poses = camera.world_to_camera.copy()
             poses[:, 0, 3] -= 0.3
             camera = CameraPath(poses, camera.intrinsics, *camera.size)
+            drawn = RenderSettings(occlusion="thickness", samples=_SAMPLES, clean=False)
+            rasterizer = create_rasterizer("warp", "cpu", drawn.licence, None)
+            shown = range(_FIRST, _FIRST + _RENDERED)
+            surface = measured(scene_surface(scene, scene.source_camera(), drawn, shown), rasterizer.device)
+            small = camera.resized(*_DRAWN_SIZE)
+            timed(
+                "draw",
+                lambda of=(surface, small), by=rasterizer: by.render(*of, with_depth=True, samples=_SAMPLES),
+            )
             how = {"first_frame": _FIRST, "device": "cpu"}
             timed(
                 "render", lambda to=folder, at=(scene, camera), how=how: render_movies(*at, render, to, "view", **how)

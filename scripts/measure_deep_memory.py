@@ -5,7 +5,8 @@ little more than the scenes. Each is reconstructed and rendered by the command l
 are of the memory that the system cannot take back (RssAnon and RssShmem of /proc), sampled every 20 ms, and, beside it,
 of all that is resident, files that are mapped included.
 
-    python scripts/measure_deep_memory.py [--frames 12 36] [--size 3840x2160] [--folder /tmp]
+    python scripts/measure_deep_memory.py [--frames 12 36] [--steps reconstruct render] [--size 3840x2160]
+        [--folder /tmp]
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Files that are different; more would fill the disk, and change nothing.
 _DISTINCT = 3
 _SECONDS = 0.02
+_STEPS = ("reconstruct", "render")
 HEAD = "| frames | step | peak, not reclaimable | peak, resident | seconds |\n|---|---|---|---|---|"
 
 
@@ -80,8 +82,8 @@ def _resident(process: int) -> tuple[int, int]:
     return 1024 * kept, 1024 * (kept + sizes.get("RssFile", 0))
 
 
-def measure(folder: Path, frames: int, width: int, height: int) -> None:
-    """Print the rows of a clip."""
+def measure(folder: Path, frames: int, width: int, height: int, names: list[str]) -> None:
+    """Print the rows of a clip, one for each of the named steps."""
     write_clip(folder, frames, width, height)
     source = [str(folder / "plate"), "--depth", str(folder / "depth"), "--bit-depth", "16"]
     camera = ["--preset", "orbit", "--amount", "6"]
@@ -90,8 +92,8 @@ def measure(folder: Path, frames: int, width: int, height: int) -> None:
         "reconstruct": ["reconstruct", *source, "-o", str(folder / "scene")],
         "render": ["render", str(folder / "scene"), *camera, *output, "--device", "cpu", "-o", str(folder / "comp")],
     }
-    for name, words in steps.items():
-        kept, resident, seconds = peaks_of(words)
+    for name in names:
+        kept, resident, seconds = peaks_of(steps[name])
         print(f"| {frames} | {name} | {kept:.2f} GB | {resident:.2f} GB | {seconds:.0f} s |", flush=True)
     shutil.rmtree(folder)
 
@@ -100,6 +102,7 @@ def main() -> None:
     """Measure clips of each length, one after the other."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, nargs="+", default=[12, 36])
+    parser.add_argument("--steps", nargs="+", choices=_STEPS, default=list(_STEPS), help="render needs reconstruct")
     parser.add_argument("--size", default="3840x2160")
     parser.add_argument("--folder", type=Path, default=None, help="where to put the clips")
     options = parser.parse_args()
@@ -107,7 +110,7 @@ def main() -> None:
     print(HEAD)
     with tempfile.TemporaryDirectory(prefix="ex4d-deep-memory-", dir=options.folder) as folder:
         for frames in options.frames:
-            measure(Path(folder) / str(frames), frames, width, height)
+            measure(Path(folder) / str(frames), frames, width, height, options.steps)
 
 
 if __name__ == "__main__":

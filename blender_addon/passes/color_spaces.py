@@ -24,14 +24,19 @@ def blenders_name(space: str) -> str:
     return _BLENDERS_NAMES.get(space, space)
 
 
+def is_known(space: str) -> bool:
+    """Whether Blender can read files in a colour space."""
+    kind: Any = bpy.types.ColorManagedInputColorspaceSettings
+    return blenders_name(space) in enum_items(kind, "name")
+
+
 def require_known(space: str) -> None:
     """Check that Blender can read files in a colour space.
 
     Raises:
         RequestError: it does not know the space.
     """
-    kind: Any = bpy.types.ColorManagedInputColorspaceSettings
-    if blenders_name(space) not in enum_items(kind, "name"):
+    if not is_known(space):
         raise RequestError(
             f"this Blender has no color space {space!r}, so its compositor cannot read such passes; set Output Space "
             "to one that it has, such as ACEScg or Linear Rec.709 (sRGB)"

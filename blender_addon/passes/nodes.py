@@ -132,8 +132,11 @@ def _node(group: Any, name: str, kind: str, location: tuple[float, float]) -> An
 
 
 def _connect(group: Any, source: Any, target: Any) -> None:
-    """Lead a socket to another, unless the artist has led something there."""
-    if not target.is_linked:
+    """Lead a socket to another, unless the artist has led something there.
+
+    Another kind of file gives an image node other sockets; links of those that it no longer has stay, without effect.
+    """
+    if not any(link.from_socket.enabled for link in target.links):
         group.links.new(source, target)
 
 

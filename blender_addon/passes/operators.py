@@ -10,7 +10,6 @@ from bpy.app.translations import pgettext_iface as iface_
 
 from ex4d_core.output_settings import OutputSettings
 from ex4d_core.passes import PassesRequest
-from ex4d_core.stereo import StereoSettings
 
 from ..blender_types import Context, Operator
 from ..errors import reports_errors
@@ -21,7 +20,7 @@ from ..shots.properties import active_shot, key_of
 from ..shots.source_time import source_frames_of
 from ..takes.requests import build_request, file_stem, shot_range
 from .color_spaces import require_known
-from .pass_jobs import build_nodes, next_version, send_passes
+from .pass_jobs import build_nodes, next_version, retry_passes, send_passes
 from .properties import PASSES
 
 
@@ -48,7 +47,6 @@ class EX4D_OT_send_passes(AsksForProjectFolder, NeedsShot, Operator):
             occlusion=shot.occlusion,
             samples=shot.samples,
             cuts=shot_cuts(context, frame_start, frame_end),
-            stereo=StereoSettings(),
         )
         scene.deep_color()  # refused now where there is none
         space = shot.output_space or scene.manifest.color_space
@@ -88,6 +86,17 @@ class EX4D_OT_resume_passes(_OnPasses, ResumesJob, Operator):
     bl_label = "Resume Passes"
 
 
+class EX4D_OT_retry_passes(_OnPasses, Operator):
+    """Send the same request again as a new job; its images replace the old ones."""
+
+    bl_idname = "ex4d.retry_passes"
+    bl_label = "Retry Passes"
+    bl_options = {"UNDO"}
+
+    def work(self, blender_scene: bpy.types.Scene, record: Any) -> None:
+        retry_passes(record)
+
+
 class EX4D_OT_forget_passes(_OnPasses, ForgetsJob, Operator):
     """Remove these passes from the list; their node and files stay."""
 
@@ -118,6 +127,7 @@ CLASSES = (
     EX4D_OT_send_passes,
     EX4D_OT_cancel_passes,
     EX4D_OT_resume_passes,
+    EX4D_OT_retry_passes,
     EX4D_OT_forget_passes,
     EX4D_OT_place_passes,
 )

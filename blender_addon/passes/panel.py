@@ -14,7 +14,7 @@ from ex4d_core.scene_manifest import SceneError
 from ..blender_types import Context, Panel, SidebarPanel
 from ..connection.panel import BOX_MARGIN, draw_problem, draw_text
 from ..jobs.progress import paused_text, progress_text, state_icon, state_text
-from ..jobs.tracker import can_cancel, can_resume
+from ..jobs.tracker import can_cancel, can_resume, can_retry
 from ..paths import from_blend
 from ..projects.deletion import EX4D_OT_delete_passes_files
 from ..scenes.link import link_of
@@ -26,6 +26,7 @@ from .operators import (
     EX4D_OT_forget_passes,
     EX4D_OT_place_passes,
     EX4D_OT_resume_passes,
+    EX4D_OT_retry_passes,
     EX4D_OT_send_passes,
 )
 from .properties import EX4D_Passes, passes_name
@@ -80,7 +81,8 @@ def _draw_passes(layout: bpy.types.UILayout, record: EX4D_Passes, context: Conte
     under_way = can_cancel(record)
     for operator, icon, enabled in (
         (EX4D_OT_place_passes, "NODETREE", record.state == JobState.DONE),
-        (EX4D_OT_resume_passes, "FILE_REFRESH", can_resume(record)),
+        (EX4D_OT_resume_passes, "PLAY", can_resume(record)),
+        (EX4D_OT_retry_passes, "FILE_REFRESH", can_retry(record)),
         (EX4D_OT_cancel_passes, "CANCEL", under_way),
         (EX4D_OT_forget_passes, "X", not under_way),
         (EX4D_OT_delete_passes_files, "TRASH", not under_way),

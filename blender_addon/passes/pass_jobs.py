@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ex4d_core.passes import PassesRequest
 from ex4d_core.remote_job import JobState
 from ex4d_core.remote_passes import RemotePasses
 from ex4d_core.scene import Scene
+from ex4d_core.scene_manifest import SceneError
 from ex4d_core.shot import ShotRequest
 from ex4d_core.take_files import frame_file_name
 
@@ -22,9 +24,10 @@ from ..jobs.tracker import FollowedJob, tracker
 from ..paths import from_blend
 from ..scheduler import scheduler
 from ..shots.properties import find_shot
-from ..takes.properties import EX4D_Take, takes_of_shot
+from ..takes.properties import takes_of_shot
 from ..takes.requests import load_request, new_take_folder, package_of, read_request, save_request
 from ..undo_steps import add_undo_step
+from .color_spaces import is_known
 from .nodes import Sequence, add_passes_node
 from .properties import PASSES, EX4D_Passes, passes_name, passes_of_shot
 
@@ -109,6 +112,24 @@ def send_passes(scene: Scene, request: PassesRequest, frame_start: int, blender_
     return record
 
 
+def retry_passes(record: EX4D_Passes) -> None:
+    """Send the request of passes that failed or were cancelled as a new job, into the same folder and node.
+
+    Raises:
+        RequestError: they are under way, their request cannot be read, or their scene is not in the file.
+        SceneError: the scene package is missing or changed.
+    """
+    if tracker.is_followed(record) and record.state not in FollowedPasses.finished:
+        raise RequestError("these passes are under way; cancel them first, or make others")
+    folder = from_blend(record.folder)
+    request = load_passes(folder)
+    job = RemotePasses(folder, request, package_of(request.shot), key=uuid.uuid4().hex)
+    tracker.abandon(record.key)
+    record.key = job.key
+    FollowedPasses.seal(record)
+    tracker.send(FollowedPasses(job, record))
+
+
 def next_version(blender_scene: Any, shot: str) -> int:
     """Number of the next passes of a shot."""
     return 1 + max((one.version for one in passes_of_shot(blender_scene, shot)), default=0)
@@ -149,26 +170,44 @@ def build_nodes(record: EX4D_Passes) -> None:
 
 
 def _take_below(record: EX4D_Passes, request: ShotRequest) -> Sequence | None:
-    """The frames of the newest take of the shot that shows exactly what the passes show; None without one."""
+    """The frames of the newest take of the shot that shows exactly what the passes show; None without one.
+
+    Its EXR files, where it has them in a space that this Blender knows; else its frames of 8 bits.
+    """
     for take in reversed(takes_of_shot(record.id_data, record.shot)):
-        first = from_blend(take.folder) / frame_file_name(0)
-        if take.state == JobState.DONE and first.is_file() and _is_of(take, request):
-            return Sequence(first, 0, take.frames, record.frame_start, "sRGB")
+        folder = from_blend(take.folder)
+        first = folder / frame_file_name(0)
+        if take.state != JobState.DONE or not first.is_file():
+            continue
+        try:
+            other = load_request(folder)
+        except RequestError:
+            continue
+        if _is_of(other, request):
+            deep = _exr_files(folder, other, record.frame_start)
+            return deep or Sequence(first, 0, take.frames, record.frame_start, "sRGB")
     return None
 
 
-def _is_of(take: EX4D_Take, request: ShotRequest) -> bool:
-    """Whether a take has the frames of a request, pixel for pixel, and an engine's picture where nothing was seen."""
+def _exr_files(folder: Path, request: ShotRequest, frame_start: int) -> Sequence | None:
+    """A take's EXR files; None where it has none, or this Blender cannot read them."""
+    output, files = request.output, [folder / name for name in request.deep_files]
+    if output.format != "exr" or not all(path.is_file() for path in files):
+        return None
     try:
-        other = load_request(from_blend(take.folder))
-    except RequestError:
-        return False
+        space = output.output_space or package_of(request).manifest.color_space or "Linear Rec.709 (sRGB)"
+    except (RequestError, SceneError):
+        return None
+    return Sequence(files[0], output.first_number, len(files), frame_start, space) if is_known(space) else None
+
+
+def _is_of(other: ShotRequest, request: ShotRequest) -> bool:
+    """Whether a take has the frames of passes, pixel for pixel, and an engine's picture where nothing was seen."""
     mine, its = request.camera, other.camera
     marks_holes = other.engine == "preview" and other.preview.holes == "mark"
     return (
         other.scene == request.scene
-        and other.frame_size == request.frame_size
-        and not other.stereo.is_on
+        and other.stereo == request.stereo
         and not marks_holes
         and list(other.footage_frames) == list(request.footage_frames)
         and its.size == mine.size

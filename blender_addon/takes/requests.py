@@ -22,7 +22,6 @@ from ex4d_core.reconstruction import request_from_wire
 from ex4d_core.render_settings import RenderSettings
 from ex4d_core.scene import Scene
 from ex4d_core.shot import EngineName, PreviewSettings, ShotRequest
-from ex4d_core.stereo import StereoSettings
 from ex4d_core.wan_settings import WanSettings
 
 from ..blender_types import current_context
@@ -58,7 +57,6 @@ def build_request(
     memory: str = AUTOMATIC,
     samples: int = 1,
     cuts: Sequence[Cut] = (),
-    stereo: StereoSettings | None = None,
 ) -> tuple[Scene, ShotRequest]:
     """The opened scene package, and the request to shoot it with a Blender camera, or with its two eyes.
 
@@ -67,7 +65,6 @@ def build_request(
         occlusion, memory, samples: as the shot has them.
         cuts: the cameras of these frames, if ``camera`` does not shoot them all.
         source_frames: footage frame of each, from 0; None where time runs as it was filmed.
-        stereo: None for the eyes that Blender's Stereoscopy has.
 
     Raises:
         SceneError: the package is missing or changed.
@@ -85,7 +82,7 @@ def build_request(
     request = ShotRequest(
         scene=scene.digest,
         camera=sample_cuts(cuts, scene_object),
-        stereo=sample_stereo(cuts, scene_object) if stereo is None else stereo,
+        stereo=sample_stereo(cuts, scene_object),
         first_frame=frame_start - first if source_frames is None else 0,
         source_frames=source_frames,
         render=render_settings(scene, occlusion, engine, memory, samples),

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import bpy
 
-from ex4d_core.errors import RequestError
 from ex4d_core.output_settings import OutputSettings
 from ex4d_core.scene import Scene
 from ex4d_core.shot import EngineName, PreviewSettings, ShotRequest
@@ -44,11 +43,7 @@ def request_of_shot(context: bpy.types.Context, engine: EngineName) -> tuple[Sce
         cuts=shot_cuts(context, frame_start, frame_end),
     )
     if shot.use_exr and scene.manifest.is_deep:
-        if request.stereo.is_on:
-            raise RequestError(
-                "Takes as EXR have one eye, and Stereoscopy is on: turn off Takes as EXR in the shot's settings, or "
-                "Stereoscopy in the Output properties"
-            )
-        output = OutputSettings(format="exr", output_space=shot.output_space)
+        space = shot.output_space or scene.manifest.color_space
+        output = OutputSettings(format="exr", output_space=space)
         request = replace(request, output=output.named(file_stem(shot.label)))
     return scene, request, frame_start

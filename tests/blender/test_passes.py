@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from blender_addon.cameras.presets import camera_from_preset
+from blender_addon.jobs.tracker import can_retry
 from blender_addon.passes.nodes import compositing_tree
-from blender_addon.passes.pass_jobs import load_passes
 from blender_addon.scenes.importing import ImportSettings, import_scene
 from ex4d_core.trajectories import Trajectory
 
@@ -174,6 +174,34 @@ def test_interrupted_passes_resume_when_the_file_is_opened_again(connected, deep
     assert group_node()
 
 
+def test_cancelled_passes_are_retried_as_another_job_into_their_own_files(connected, deep_shot) -> None:
+    assert bpy.ops.ex4d.send_passes() == {"FINISHED"}
+    record = bpy.context.scene.ex4d_passes[-1]
+    with pytest.raises(RuntimeError, match="under way; cancel them first"):
+        bpy.ops.ex4d.retry_passes(key=record.key)
+    assert bpy.ops.ex4d.cancel_passes(key=record.key) == {"FINISHED"}
+    assert record.state == "cancelled" and can_retry(record)
+    before, folder = record.key, record.folder
+    assert bpy.ops.ex4d.retry_passes(key=before) == {"FINISHED"}
+    tick_until(lambda: bpy.context.scene.ex4d_passes[0].state in ("done", "failed", "stopped"), "the passes")
+    (record,) = bpy.context.scene.ex4d_passes
+    assert (record.state, record.folder, record.version) == ("done", folder, 1) and record.key != before
+    assert len(list(Path(bpy.path.abspath(folder)).glob("arc_v001.*.exr"))) == FRAMES
+    assert group_node().node_tree.nodes["EX-4D Passes"].frame_duration == FRAMES
+
+
+def test_passes_and_takes_of_a_scene_with_stereoscopy_have_both_eyes(connected, deep_shot) -> None:
+    render = bpy.context.scene.render
+    render.use_multiview, render.views_format = True, "STEREO_3D"
+    bpy.context.scene.ex4d_shot.use_exr = True
+    send()
+    tick_until_over()
+    assert take().state == "done", take().reason
+    make_passes()
+    inside = group_node().node_tree.nodes
+    assert tuple(inside["EX-4D Passes"].image.size) == tuple(inside["EX-4D Take"].image.size) == (2 * WIDTH, HEIGHT)
+
+
 def test_scenes_of_8_bits_have_no_passes(shot) -> None:
     from blender_addon.passes.panel import EX4D_PT_passes
 
@@ -189,45 +217,48 @@ def test_a_color_space_that_blender_lacks_is_refused_before_anything_is_sent(dee
     assert not bpy.context.scene.ex4d_passes
 
 
-def test_takes_also_come_as_exr_and_delete_files_knows_them(connected, deep_shot) -> None:
+def test_a_take_in_exr_lies_under_its_own_passes_bit_for_bit_and_delete_files_knows_it(
+    connected, deep_shot, tmp_path
+) -> None:
+    send()
+    tick_until_over()
+    record = make_passes()
+    inside = group_node().node_tree.nodes
+    assert inside["EX-4D Take"].image.filepath.endswith("frame_00000.png")
     bpy.context.scene.ex4d_shot.use_exr = True
     send()
     tick_until_over()
-    assert take().state == "done", take().reason
-    folder = Path(bpy.path.abspath(take().folder))
+    newest = bpy.context.scene.ex4d_takes[-1]
+    assert newest.state == "done", newest.reason
+    folder = Path(bpy.path.abspath(newest.folder))
     assert sorted(path.name for path in folder.glob("*.exr")) == [f"arc_v001.{1001 + one}.exr" for one in range(FRAMES)]
-    assert bpy.ops.ex4d.delete_take_files(key=take().key) == {"FINISHED"}
+    # The passes that are there get the newer take, in half floats.
+    assert bpy.ops.ex4d.place_passes(key=record.key) == {"FINISHED"}
+    below = inside["EX-4D Take"]
+    assert Path(bpy.path.abspath(below.image.filepath)) == folder / "arc_v001.1001.exr"
+    assert (below.frame_start, below.frame_duration, below.frame_offset) == (FIRST, FRAMES, 1000)
+    frame = FIRST + 2
+    over, passes, shown = (composited(frame, name, tmp_path)[..., :3] for name in ("Image", "Passes", "Take"))
+    alpha = composited(frame, "Alpha", tmp_path)[..., 0]
+    seen, unseen = alpha == 1, alpha == 0
+    assert seen.sum() > 0.5 * seen.size and unseen.any()
+    np.testing.assert_array_equal(shown[seen], passes[seen])
+    np.testing.assert_array_equal(over[seen], shown[seen])
+    np.testing.assert_array_equal(over[unseen], shown[unseen])
+    assert np.array_equal(shown, shown.astype(np.float16)) and len(np.unique(shown)) > 1000, "8 bits have 256 steps"
+    assert bpy.ops.ex4d.delete_take_files(key=newest.key) == {"FINISHED"}
     assert not folder.exists()
 
 
-@pytest.fixture
-def stereoscopy() -> bpy.types.RenderSettings:
-    render = bpy.context.scene.render
-    render.use_multiview, render.views_format = True, "STEREO_3D"
-    return render
-
-
-def test_passes_have_one_eye_and_no_stereo_or_marked_take_lies_under_them(connected, deep_shot, stereoscopy) -> None:
+def test_no_take_with_marked_holes_lies_under_passes(connected, deep_shot) -> None:
+    bpy.context.scene.ex4d_shot.holes = "mark"
     send()
     tick_until_over()
     assert take().state == "done", take().reason
     record = make_passes()
-    assert load_passes(Path(bpy.path.abspath(record.folder))).shot.frame_size == (WIDTH, HEIGHT)
-    assert "EX-4D Take" not in group_node().node_tree.nodes
-    stereoscopy.use_multiview, bpy.context.scene.ex4d_shot.holes = False, "mark"
-    send()
-    tick_until_over()
-    assert bpy.ops.ex4d.place_passes(key=record.key) == {"FINISHED"}
     assert "EX-4D Take" not in group_node().node_tree.nodes
     bpy.context.scene.ex4d_shot.holes = "fill"
     send()
     tick_until_over()
     assert bpy.ops.ex4d.place_passes(key=record.key) == {"FINISHED"}
     assert "EX-4D Take" in group_node().node_tree.nodes
-
-
-def test_exr_takes_of_two_eyes_are_refused_by_the_names_of_both_settings(deep_shot, stereoscopy) -> None:
-    bpy.context.scene.ex4d_shot.use_exr = True
-    with pytest.raises(RuntimeError, match=r"Takes as EXR.*Stereoscopy"):
-        bpy.ops.ex4d.send_take()
-    assert not bpy.context.scene.ex4d_takes

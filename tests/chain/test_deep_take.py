@@ -18,7 +18,7 @@ from ex4d.media.colour_management import ACESCG
 from ex4d.media.deep_source import chromaticities_of
 from ex4d.media.exr import read_exr_channels
 from ex4d.pipeline.deep_outputs import render_deep
-from ex4d.pipeline.geometry_passes import motion_vectors
+from ex4d.pipeline.geometry_passes import PinholeView, motion_vectors
 from ex4d.pipeline.reconstruct import reconstruct
 from ex4d.pipeline.shot_estimates import estimate_take
 from ex4d.pipeline.source_paths import SourcePaths
@@ -155,12 +155,12 @@ def test_motion_vectors_point_up_where_the_picture_does_and_know_turning_cameras
     path = CameraPath(poses, lenses, *camera.size)
     depth = np.full((HEIGHT, WIDTH), WALL, np.float32)
     depth[0, 0] = np.inf
-    down = motion_vectors(depth, path, 0, "forward")
+    down = motion_vectors(depth, [PinholeView(path)], 0, "forward")
     assert set(down) == {"forward.u", "forward.v"} and down["forward.v"][0, 0] == 0
     assert np.allclose(down["forward.v"][1:], -FOCAL * 0.4 / WALL, atol=1e-3)
     # Seen from every frame, the point that one shows at the vector's end is the point itself.
     for index in (1, 2):
-        vectors = motion_vectors(depth, path, index, "both")
+        vectors = motion_vectors(depth, [PinholeView(path)], index, "both")
         pixel, lens = np.array([40.5, 11.5]), path.intrinsics[index]
         point = np.append((pixel - lens[:2, 2]) / lens[[0, 1], [0, 1]] * WALL, WALL)
         world = path.camera_to_world[index] @ np.append(point, 1.0)

@@ -173,7 +173,6 @@ def test_what_has_no_two_eyes_is_refused_by_its_flag(sample_scene, tmp_path, cap
     for verb, words, named in (
         ("render", ["--interaxial", "0.1"], "--interaxial"),
         ("render", ["--stereo", "vr180", "--convergence", "3"], "--convergence"),
-        ("render", ["--stereo", "side-by-side", "--format", "exr"], "--stereo files"),
         ("generate", ["--stereo", "side-by-side", "--engine", "wan"], "engine wan"),
         ("generate", ["--stereo", "files", "--convergence", "1,2,3"], "convergence has 3 values"),
     ):

@@ -55,6 +55,14 @@ def is_affine_disparity(found: np.ndarray, truth: np.ndarray) -> bool:
     return slope > 0 and np.allclose(slope / truth + offset, 1 / found, atol=2e-3 * (1 / found).max())
 
 
+@pytest.mark.parametrize("key", ["disparity", "inverse_depth", "inv_depth", "idepth"])
+def test_an_array_that_is_named_as_inverse_depth_is_never_read_as_depth(tmp_path, depth, key):
+    np.savez(tmp_path / "a.npz", **{key: 1 / depth})
+    with pytest.raises(DepthError, match="--inverse-depth"):
+        values_of(tmp_path / "a.npz", key=key)
+    assert np.allclose(values_of(tmp_path / "a.npz", key=key, inverse=True), depth, rtol=1e-5)
+
+
 def test_depthcrafters_file_is_relative_disparity(filmed):
     clip = DepthFiles(CASES / "12_depthcrafter.npz").estimate(filmed)
     assert clip.scale == "relative" and "DepthCrafter" in clip.source

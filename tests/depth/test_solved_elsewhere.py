@@ -59,6 +59,21 @@ def test_the_camera_of_every_frame_is_where_it_was(case, footage, truth):
     assert found.distortion is None
 
 
+def test_a_fisheye_is_undistorted_by_all_of_its_coefficients(footage):
+    found = read_source_camera(CASES / "07_fisheye", footage)
+    values = json.loads((CASES / "07_fisheye" / "transforms.json").read_text())
+    assert found.distortion is not None and found.distortion.model == "fisheye"
+    assert found.distortion.coefficients == tuple(values[name] for name in ("k1", "k2", "k3", "k4"))
+
+
+def test_a_lens_without_a_focal_length_is_refused_by_its_name(tmp_path, footage):
+    document = json.loads((CASES / "07_root_size" / "transforms.json").read_text())
+    kept = {name: values for name, values in document.items() if name not in ("fl_x", "fl_y", "camera_angle_x")}
+    (tmp_path / "transforms.json").write_text(json.dumps({**kept, "camera_model": "SPHERICAL"}))
+    with pytest.raises(CameraError, match="'SPHERICAL'"):
+        read_source_camera(tmp_path, footage)
+
+
 def test_intrinsics_that_are_shares_of_the_sides(tmp_path, footage, truth):
     focal = 270.2222 / 256
     found = read_source_camera(changed(tmp_path, fl_x=focal, fl_y=focal, cx=0.5, cy=0.5), footage)

@@ -135,6 +135,16 @@ def test_unequal_delays_of_a_gif_become_held_frames():
     assert numbers(CASES / "03_delays.gif") == [0, 1, *(5 * [2]), 3, 4, *(10 * [5])]
 
 
+@pytest.mark.parametrize(("delays", "frames"), [((100, 100, 100, 2000), 23), ((40, 40, 40, 400), 13)])
+def test_a_gif_holds_its_last_frame_as_long_as_it_says(tmp_path, delays, frames):
+    images = [Image.fromarray(chart.chart(number)) for number in range(4)]
+    images[0].save(tmp_path / "a.gif", save_all=True, append_images=images[1:], duration=list(delays))
+    info = probe(tmp_path / "a.gif")
+    assert (info.frames, info.fps) == (frames, Fraction(1000, delays[0]))
+    assert numbers(tmp_path / "a.gif") == [0, 1, 2, *[3] * (frames - 3)]
+    assert not any("transparency" in note for note in info.notes)
+
+
 def test_rounded_time_stamps_are_the_nominal_rate():
     assert probe(CASES / "03_5994.mkv").fps == Fraction(60000, 1001)
 
@@ -291,6 +301,13 @@ def test_exr_beside_other_images_is_their_depth(tmp_path):
 def test_animated_webp_is_refused_by_name():
     with pytest.raises(MediaError, match="animated WebP"):
         probe(CASES / "13_anim.webp")
+
+
+@pytest.mark.parametrize(("mode", "name"), [("P", "a.png"), ("CMYK", "a.jpg"), ("RGB", "a.webp")])
+def test_pictures_without_transparency_have_no_note_of_it(tmp_path, mode, name):
+    image = Image.fromarray(chart.chart()).convert(mode, palette=Image.Palette.ADAPTIVE)
+    image.save(tmp_path / name, quality=95, lossless=True)
+    assert probe(tmp_path).notes == () and chart.largest_difference(next(read_frames(tmp_path))) <= 2
 
 
 def test_images_of_other_kinds_are_refused_by_name(tmp_path):

@@ -243,7 +243,7 @@ def _usual_label(scene: Scene, options: argparse.Namespace) -> str:
 def _request_again(scene: Scene, options: argparse.Namespace, note: Callable[[str], None]) -> ShotRequest:
     """The request of a finished take, with what the options change.
 
-    Two eyes are one where the engine or the format that is chosen takes no more: `--stereo` cannot be given here.
+    Two eyes are one where the engine that is chosen takes no more: `--stereo` cannot be given here.
     """
     from ex4d.pipeline.take_folder import saved_request
 
@@ -258,11 +258,10 @@ def _request_again(scene: Scene, options: argparse.Namespace, note: Callable[[st
     if render.occlusion == _default_occlusion(render, before.engine):  # nobody chose it, so each engine has its own
         render = replace(render, occlusion=_default_occlusion(render, engine))
     output, stereo = _output_settings(options, before.output), before.stereo
-    if stereo.is_on and (engine == "wan" or output.is_deep):
-        reason = "the engine wan" if engine == "wan" else f"format {output.format}"
+    if stereo.is_on and engine == "wan":
         note(
-            f"{reason} takes one eye, so this take is made without stereo, by the camera between its eyes or at its "
-            "pivot eye; docs/how-to/stereo.md has the ways to stereo finals and EXR files"
+            "the engine wan takes one eye, so this take is made without stereo, by the camera between its eyes or at its "
+            "pivot eye; docs/how-to/stereo.md has the way to a stereo final"
         )
         stereo = StereoSettings()
     return replace(

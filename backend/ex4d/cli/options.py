@@ -121,8 +121,9 @@ def stereo_settings(
         refuse_without_effect(options, ["vr180_side"], f"with --stereo {options.layout}; --stereo vr180 takes it")
     stereo = settings_from(options, StereoSettings)
     stereo.require_frames(len(camera))
-    if stereo.is_on:
-        note(disparity_note(stereo, camera, scene.manifest.depth_range, scene.manifest.depth_scale))
+    manifest = scene.manifest
+    if stereo.is_on and (text := disparity_note(stereo, camera, manifest.depth_range, manifest.depth_scale)):
+        note(text)
     return stereo
 
 

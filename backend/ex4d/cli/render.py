@@ -63,8 +63,6 @@ def run(options: argparse.Namespace, report: Report) -> int:
         raise RequestError(f"--format {output.format} writes into a folder, not into {options.out.name}")
     if output.is_deep and not isinstance(scene, Scene):
         raise SceneError(f"{options.scene} has colours of 8 bits: reconstruct a scene with --bit-depth 16")
-    if output.is_deep and stereo.kind_of_movie:
-        raise RequestError(f"--stereo {stereo.layout} writes 8 bits: --format {output.format} takes --stereo files")
     how = {"first_frame": options.first_frame, "source_frames": options.source_frames}
     how |= {"device": options.device, "machine": machine_settings(options)}
     name = options.camera.stem if options.camera else options.preset
@@ -82,13 +80,13 @@ def run(options: argparse.Namespace, report: Report) -> int:
         needed = total(estimate_render(scene, camera, settings, **how) for camera in renders.values())
         tell(needed, options.out, report)
         return 0
-    how |= {"note": report.note}
+    how |= {"note": report.note, "stereo": stereo}
     for eye, camera in renders.items():
         with report.of_part(eye):
             if output.is_deep and isinstance(scene, Scene):
                 _run_deep(options, report, scene, camera, output, name + eye, how)
             else:
-                _run_movies(options, report, scene, camera, settings, name + eye, {**how, "stereo": stereo})
+                _run_movies(options, report, scene, camera, settings, name + eye, how)
     return 0
 
 

@@ -7,6 +7,7 @@ This depth was rendered, scanned or estimated elsewhere, so no model is needed. 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,8 @@ from ex4d_core.depth_mapping import NEAREST_DEPTH, DepthMapping
 from ex4d_core.sources import INVALID_DEPTH, VIDEO_SUFFIXES, DepthValues, InvalidDepth, MistPass
 
 _IMAGE_SUFFIXES = (".exr", ".png")
+# Names of arrays that hold 1 / depth: disparity, inverse_depth, inv_depth, idepth.
+_NEAR_IS_LARGE = re.compile(r"disp|inv(?!alid)|^idepth")
 # Whole numbers without a unit: what depth cameras and most exporters mean by them.
 _MILLIMETRE = 0.001
 
@@ -154,7 +157,7 @@ class DepthFiles:
             return self._values
         if self._inverse:
             return "depth"
-        if "disp" in tool.key.lower():
+        if _NEAR_IS_LARGE.search(tool.key.lower()):
             raise DepthError(
                 f"{self._path}: {tool.key!r} holds disparity by its name, in which near is large. Say which: "
                 "--inverse-depth (Inverse Depth in Blender) if it is 1 / depth, --depth-values disparity if its factor "
@@ -212,8 +215,8 @@ class DepthFiles:
             raise DepthError(f"{self._path}: a mist pass is read from EXR files, and these are PNGs. Render EXRs.")
         if is_png and self._scale is None and values != "disparity":
             raise DepthError(
-                f"{self._path}: 16-bit PNGs hold whole numbers without a unit. Give the scale, such as 0.001 where "
-                "1000 means one scene unit."
+                f"{self._path}: 16-bit PNGs hold whole numbers without a unit. Give --depth-scale (Depth Scale in "
+                "Blender), such as 0.001 where 1000 means one scene unit."
             )
         _check_count(self._path, len(files), footage)
         first, note = self._image(files[0], values, footage)

@@ -50,6 +50,7 @@ def read_transforms(path: Path, footage: FootageInfo) -> tuple[list[SolvedImage]
         if frames and poses.shape != (len(frames), 4, 4):
             raise ValueError(f"transform_matrix of shape {poses.shape[1:]}")
         values = [{**document, **frame} for frame in frames]
+        bends = [_bend(path, value) for value in values]  # first: another lens has no focal length
         lenses = [_lens(value, footage) for value in values]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, CameraError):
@@ -57,7 +58,6 @@ def read_transforms(path: Path, footage: FootageInfo) -> tuple[list[SolvedImage]
         raise CameraError(f"{path}: not a readable transforms.json ({error!r}). Export it again.") from error
     if not frames:
         raise CameraError(f"{path}: holds no frames. Export it again.")
-    bends = [_bend(path, value) for value in values]
     names = [str(frame.get("file_path", "")) for frame in frames]
     images = [
         SolvedImage(name, pose, matrix, width, height, bend)

@@ -69,15 +69,14 @@ class PreviewEngine:
         Deep colours are filled on their own by the same rules, also where holes are marked in 8 bits.
         """
         fillers: dict[int, HoleFiller] = {}
-        deep_filler = HoleFiller()
+        deep_fillers: dict[int, HoleFiller] = {}
         for index, frame in enumerate(frames):
-            if on_unrounded is not None:  # never in stereo
-                deep = deep_filler.fill_deep(frame)
+            eyes = eyes_of(frame)
+            if on_unrounded is not None:
+                deep = [deep_fillers.setdefault(place, HoleFiller()).fill_deep(eye) for place, eye in enumerate(eyes)]
                 if index >= done:
-                    on_unrounded(deep)
-            images = [
-                self._image(eye, fillers.setdefault(place, HoleFiller())) for place, eye in enumerate(eyes_of(frame))
-            ]
+                    on_unrounded(deep[0] if len(deep) == 1 else np.hstack(deep))
+            images = [self._image(eye, fillers.setdefault(place, HoleFiller())) for place, eye in enumerate(eyes)]
             if index >= done:
                 yield images[0] if len(images) == 1 else np.hstack(images)
 

@@ -21,6 +21,7 @@ from av.video.stream import VideoStream
 from ex4d.media.deep_pixels import frame_of_deep
 from ex4d.media.media_errors import MediaError, atomic_write, translate_write_errors
 from ex4d.media.pixels import BT709, LIMITED_RANGE, WRITE_FLAGS
+from ex4d.media.stereo_boxes import StereoKind, mark_as_stereo
 from ex4d.media.video_writer import SQUARE
 
 _REORDERING_DELAY = 2  # frames, of H.265 with B frames that B frames refer to
@@ -66,6 +67,7 @@ class DeepVideoWriter:
         pixel_aspect: float = 1.0,
         timecode: str = "",
         metadata: Mapping[str, str] | None = None,
+        stereo: StereoKind | None = None,
     ) -> None:
         """Prepare a file.
 
@@ -78,6 +80,7 @@ class DeepVideoWriter:
             pixel_aspect: width of a pixel by its height.
             timecode: of the first frame; "" for none.
             metadata: texts by key, stored in the container.
+            stereo: how frames have the images of two eyes, which the file then says.
         """
         if kind.pixel_format != "yuva444p10le" and (width % 2 or height % 2):
             raise MediaError(
@@ -86,12 +89,13 @@ class DeepVideoWriter:
         self.path, self.kind, self.frames = path, kind, 0
         self._size, self._fps, self._aspect, self._timecode = (width, height), fps, pixel_aspect, timecode
         self._metadata, self._reformatter = dict(metadata or {}), VideoReformatter()
+        self._stereo: StereoKind | None = stereo
         self._container: OutputContainer | None = None
 
     def __enter__(self) -> DeepVideoWriter:
         """Create the partial file."""
         with ExitStack() as stack:
-            partial = stack.enter_context(atomic_write(self.path))
+            partial = self._partial = stack.enter_context(atomic_write(self.path))
             options = {"movflags": "+faststart+use_metadata_tags"}
             with translate_write_errors(self.path):
                 container = av.open(f"file:{partial}", "w", format=self.kind.suffix[1:], options=options)
@@ -152,6 +156,8 @@ class DeepVideoWriter:
                 if self.frames:
                     container.mux(self._last_packets())
                 container.close()
+                if self.frames and self._stereo is not None:
+                    mark_as_stereo(Path(self._partial), self._stereo)
             if not self.frames:
                 raise MediaError(f"{self.path}: no frame was written. Render at least one.")
 

@@ -43,6 +43,7 @@ class _Properties:
     orientation: pixels.Orientation = pixels.UPRIGHT
     profile: IccConversion | None = None
     tiff_compression: int = 1
+    may_be_transparent: bool = True  # decoders give palettes, CMYK and WebP an alpha channel that files need not have
 
 
 class ImageReader:
@@ -94,7 +95,7 @@ class ImageReader:
         space = colour_of(frame)
         if pixels.is_yuv(frame.format):
             require_known_matrix(space, file)
-        if pixels.has_alpha(frame.format):
+        if pixels.has_alpha(frame.format) and found.may_be_transparent:
             notes = ("transparency is composited over black", *notes)
         if not found.profile and (note := colour_note(space)):
             notes = (*notes, note)
@@ -109,6 +110,7 @@ def _properties(data: bytes) -> _Properties:
             pixels.EXIF_ORIENTATIONS[number - 1] if known else pixels.UPRIGHT,
             conversion_of(image.info.get("icc_profile") or b""),
             image.tag_v2.get(_COMPRESSION_TAG, 1) if isinstance(image, TiffImagePlugin.TiffImageFile) else 1,
+            image.has_transparency_data,
         )
     return _Properties()  # the decoder reports what is wrong with the file
 

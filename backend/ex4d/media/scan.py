@@ -379,7 +379,9 @@ def _notes(first: av.VideoFrame, pixel_aspect: Fraction, colours: str | None) ->
     notes = []
     if pixel_aspect not in (0, 1):
         notes.append(NOT_SQUARE.format(pixel_aspect))
-    if pixels.has_alpha(first.format):
+    # FFmpeg decodes every GIF to this format, and its first frame is whole.
+    is_opaque = first.format.name == "bgra" and first.to_ndarray()[..., 3].min() == 255
+    if pixels.has_alpha(first.format) and not is_opaque:
         notes.append("transparency is composited over black")
     if first.interlaced_frame:
         notes.append("the footage is interlaced; it is deinterlaced, one frame for two fields")

@@ -16,7 +16,7 @@ from ex4d.media.media_errors import MediaError
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".exr", ".dpx")
 # Images that cameras and other programs write, and that are not read.
 _OTHER_IMAGES = (
-    *(".avif", ".heic", ".heif", ".jxl", ".cin", ".psd", ".tga"),
+    *(".avif", ".heic", ".heif", ".jxl", ".jp2", ".j2k", ".cin", ".psd", ".tga", ".hdr"),
     *(".dng", ".cr2", ".cr3", ".nef", ".arw"),
 )
 

@@ -1,4 +1,4 @@
-"""Marks a finished .mp4 file as stereo: the boxes `st3d` and `sv3d` of Google's Spherical Video V2, which players read.
+"""Marks a finished movie as stereo: the boxes `st3d` and `sv3d` of Google's Spherical Video V2, which players read.
 
 PyAV does not hand side data of a stream to FFmpeg's muxer, which would write them. So they are inserted here, behind
 the other boxes of the video's sample entry, and what lies behind them in the file moves.
@@ -23,14 +23,18 @@ _LEFT_RIGHT = 2
 _QUARTER = 1 << 30
 # Boxes of boxes, on the way to the sample entry of a video and to the places of its chunks.
 _CONTAINERS = (b"moov", b"trak", b"mdia", b"minf", b"stbl")
+# Sample entries of the codecs that we write: H.264, H.265, ProRes 4444 and DNxHR.
+_VIDEOS = (b"avc1", b"hvc1", b"ap4h", b"AVdh")
+# Behind a video's own fields, which come before its boxes.
+_VIDEO_FIELDS = 78
 _COPY_BYTES = 1 << 20
 
 
 def mark_as_stereo(path: Path, kind: StereoKind) -> None:
-    """Say in an .mp4 file that its frames have the left eye's image at their left, and the right one's at their right.
+    """Say in a movie that its frames have the left eye's image at their left, and the right one's at their right.
 
     Args:
-        path: a finished file with a video in H.264, as `VideoWriter` writes it.
+        path: a finished .mp4 or .mov file with a video, as `VideoWriter` and `DeepVideoWriter` write it.
         kind: "vr180" also says that each half is equirectangular, of 180 by 180 degrees.
     """
     added, marked = _stereo_boxes(kind), path.with_name(path.name + ".marked")
@@ -85,14 +89,22 @@ def _rewritten(data: bytes, added: bytes, shift: int) -> bytes:
             content = _rewritten(content, added, shift)
         elif name == b"stsd":  # has 8 bytes before its entries, which are boxes
             content = content[:8] + _rewritten(content[8:], added, shift)
-        elif name == b"avc1":
-            content += added
+        elif name in _VIDEOS:
+            end = _end_of_boxes(content, _VIDEO_FIELDS)
+            content = content[:end] + added + content[end:]
         elif name in (b"stco", b"co64"):
             kind = ">I" if name == b"stco" else ">Q"
             places = (place + shift for (place,) in struct.iter_unpack(kind, content[8:]))
             content = content[:8] + b"".join(struct.pack(kind, place) for place in places)
         parts.append(_box(name, content))
     return b"".join(parts)
+
+
+def _end_of_boxes(data: bytes, start: int) -> int:
+    """Where boxes end that begin at ``start``; FFmpeg ends those of DNxHR with four zeros."""
+    while start + 8 <= len(data) and (size := struct.unpack_from(">I", data, start)[0]):
+        start += size
+    return start
 
 
 def _box(name: bytes, content: bytes) -> bytes:

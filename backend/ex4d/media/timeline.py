@@ -53,9 +53,10 @@ def constant_rate(found: Scan) -> Timeline:
     """Assign source frames to a constant rate.
 
     Footage without missing frames, each less than half a frame off (jitter of container times, phone footage with
-    slightly varying rate), keeps all frames once. Otherwise the rate is the nominal one, that of most steps, or the
-    lowest higher one at which no two source frames fall into one output frame, and a frame that lasts longer is held.
-    Only where such a rate would be above `_HIGHEST_RATE`, or frames would be held excessively, frames may be dropped.
+    slightly varying rate), keeps all frames once; a last one that lasts longer is held. Otherwise the rate is the
+    nominal one, that of most steps, or the lowest higher one at which no two source frames fall into one output frame,
+    and a frame that lasts longer is held. Only where such a rate would be above `_HIGHEST_RATE`, or frames would be
+    held excessively, frames may be dropped.
     """
     once = np.arange(found.readable)
     declared = [_nominal(rate) for rate in found.declared_rates]
@@ -64,11 +65,13 @@ def constant_rate(found: Scan) -> Timeline:
     seconds = (found.times - found.times[0]) * float(found.time_base)
     steps = np.diff(seconds)
     usual = float(np.median(steps))
+    last = found.last_duration * float(found.time_base) or usual
+    end = float(seconds[-1]) + last
     if steps.max() < _LONG_STEP * usual:
         for rate in _fitted_rates(seconds, declared):
             if np.abs(seconds * float(rate) - once).max() < 0.5:
-                return Timeline(rate, once)
-    end = float(seconds[-1]) + (found.last_duration * float(found.time_base) or usual)
+                held = _at_rate(seconds, rate, end) if last >= _LONG_STEP * usual else None
+                return held or Timeline(rate, once)
     candidates = _candidates(seconds, declared)
     for rate in candidates:
         timeline = _at_rate(seconds, rate, end)

@@ -23,7 +23,7 @@ def deep_take_memory(request: ShotRequest, hidden: int) -> int:
     Args:
         hidden: frames of a lead-in.
     """
-    wan, (width, height), frames = request.wan, request.camera.size, len(request.camera)
+    wan, (width, height), frames = request.wan, request.frame_size, len(request.camera)
     waiting = min(frames, (wan.window + hidden) * wan.stride) if request.engine == "wan" else 1
     return width * height * (DEEP_BYTES_PER_PIXEL + _WAITING_BYTES_PER_PIXEL * waiting)
 

@@ -17,11 +17,14 @@ from ex4d.media import write_png
 from ex4d.media.deep_video_writer import MOVIES, DeepVideoWriter
 from ex4d.media.exr_writer import write_exr
 from ex4d.media.timecode import timecode_after, timecode_text
-from ex4d.pipeline.geometry_passes import motion_vectors, positions
+from ex4d.pipeline.geometry_passes import motion_vectors, positions, views_of
 from ex4d_core import __version__
 from ex4d_core.cameras import CameraPath
 from ex4d_core.output_settings import OutputSettings
 from ex4d_core.scene import Scene
+from ex4d_core.stereo import StereoSettings
+
+_ONE_EYE = StereoSettings()
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class DeepPicture:
         index: from 0, of the shot.
         color: (H, W, 3) float32, straight, in the output's colour space.
         alpha: (H, W) float32 in [0, 1]; None where there is a colour everywhere.
-        depth: (H, W) float32 along the camera's z; infinite where there is no surface.
+        depth: (H, W) float32 along the camera's z, in VR180 along the ray; infinite where there is no surface.
         shares: further channels of EXR files, (H, W) in [0, 1] by their names, such as "seen.A".
     """
 
@@ -51,6 +54,9 @@ class DeepFiles:
 
     Attributes:
         camera: of the whole shot.
+        stereo: how images have both eyes, side by side.
+        size: (width, height) of the images, of both eyes.
+        pixel_aspect: width of the images' pixels by their height.
         paths: the images in order, or the movie.
     """
 
@@ -62,6 +68,8 @@ class DeepFiles:
         request: Mapping[str, Any],
         paths: Sequence[Path],
         shown: Sequence[int],
+        *,
+        stereo: StereoSettings = _ONE_EYE,
     ) -> None:
         """Prepare the files.
 
@@ -71,19 +79,22 @@ class DeepFiles:
             request: what the files say that they were made by.
             paths: of the images in order, or of the movie.
             shown: the footage frame that each picture shows.
+            stereo: of any layout but "files".
 
         Raises:
             MediaError: the codec does not take frames of this size.
         """
         self._scene, self.camera, self._output, self._request = scene, camera, output, dict(request)
         self.paths, self._shown = tuple(paths), shown
+        self.stereo, self.size, self.pixel_aspect = stereo, stereo.frame_size(camera), stereo.pixel_aspect(camera)
+        self._views = views_of(camera, stereo)
         self._stack, self._movie = ExitStack(), None
         if not output.is_sequence:
             timecode = self._timecode(0)
             start = "" if timecode is None else timecode_text(timecode)
             kind, how = MOVIES[output.format], {"metadata": self.movie_texts(), "timecode": start}
-            how |= {"pixel_aspect": camera.pixel_aspect}
-            self._movie = DeepVideoWriter(self.paths[0], kind, *camera.size, scene.manifest.fps, **how)
+            how |= {"pixel_aspect": self.pixel_aspect, "stereo": stereo.kind_of_movie}
+            self._movie = DeepVideoWriter(self.paths[0], kind, *self.size, scene.manifest.fps, **how)
 
     @property
     def are_images(self) -> bool:
@@ -128,22 +139,22 @@ class DeepFiles:
             write_png(path, codes, self._texts(index, "_"))
             return
         color = picture.color if alpha is None else np.dstack([picture.color * alpha[..., None], alpha])
-        camera, depth = self.camera, picture.depth
+        camera, depth, views = self.camera, picture.depth, self._views
         write_exr(
             path,
             color.astype(np.float16),
             depth=depth,
-            position=positions(depth, camera, index) if output.position else None,
+            position=positions(depth, views, index) if output.position else None,
             channels={
                 **{name: np.asarray(values, np.float16) for name, values in picture.shares.items()},
-                **motion_vectors(depth, camera, index, output.motion),
+                **motion_vectors(depth, views, index, output.motion),
             },
             space=output.output_space,
             compression=output.compression,
             timecode=self._timecode(index),
             fps=Fraction(self._scene.manifest.fps),
             world_to_camera=camera.world_to_camera[index],
-            pixel_aspect=camera.pixel_aspect,
+            pixel_aspect=self.pixel_aspect,
             metadata=self._texts(index, ""),
         )
 
@@ -164,6 +175,8 @@ class DeepFiles:
             "intrinsics": camera.intrinsics[index].tolist(),
             "world_to_camera": camera.world_to_camera[index].tolist(),
         }
+        if self.stereo.is_on:
+            described["stereo"] = self.stereo.to_wire()
         texts = {
             "version": __version__,
             "request": json.dumps(self._request, sort_keys=True),

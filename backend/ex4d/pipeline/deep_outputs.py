@@ -16,7 +16,8 @@ from ex4d.media.deep_video_writer import MOVIES
 from ex4d.media.media_errors import atomic_write, translate_write_errors
 from ex4d.pipeline.deep_files import DeepFiles, DeepPicture
 from ex4d.pipeline.outputs import STAGE
-from ex4d.pipeline.render import nothing_seen_note, render_shot, settings_for_deep_colors, shows_nothing
+from ex4d.pipeline.render import nothing_seen_note, settings_for_deep_colors, shows_nothing
+from ex4d.pipeline.stereo import render_eyes
 from ex4d.pipeline.targets import files_of, require_file, require_folder_name
 from ex4d.progress import Progress, ignore_progress
 from ex4d.raster import RenderedFrame
@@ -25,6 +26,9 @@ from ex4d_core.output_settings import OutputSettings
 from ex4d_core.render_settings import RenderSettings
 from ex4d_core.scene import Scene
 from ex4d_core.source_frames import shown_frames
+from ex4d_core.stereo import StereoSettings
+
+_ONE_EYE = StereoSettings()
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ def render_deep(
     folder: Path,
     name: str,
     *,
+    stereo: StereoSettings = _ONE_EYE,
     first_frame: int = 0,
     source_frames: Sequence[int] | None = None,
     device: str = "auto",
@@ -70,13 +75,14 @@ def render_deep(
 ) -> DeepRender:
     """Render a scene's half floats; one frame is in memory at a time, and images are whole before the next one begins.
 
-    EXR files have premultiplied colour with the soft mask as alpha, and depth along the new camera's z; other files
-    with alpha have straight colour. What is neither seen nor remembered is 0.
+    EXR files have premultiplied colour with the soft mask as alpha, and depth along the new camera's z, of VR180 along
+    the ray; other files with alpha have straight colour. What is neither seen nor remembered is 0.
 
     Args:
         output: of any format but "mp4".
         folder: for the files.
         name: of the shot.
+        stereo: of any layout but "files", which is two renders. Both eyes are side by side in every image.
         inputs: files that the camera was made from, besides the scene.
         overwrite: replace files of an earlier render.
         first_frame, source_frames, device, machine, progress, note: as of `ex4d.pipeline.outputs.render_movies`.
@@ -100,7 +106,9 @@ def render_deep(
     require_folder_name(folder, "a folder of images, or with a movie")
     shown = shown_frames(len(camera), first_frame, source_frames)
     request = {"render": settings.to_wire(), "output": output.to_wire()}
-    files = DeepFiles(scene, camera, output, request, color, shown)
+    if stereo.is_on:
+        request["stereo"] = stereo.to_wire()
+    files = DeepFiles(scene, camera, output, request, color, shown, stereo=stereo)
     folder.mkdir(parents=True, exist_ok=True)
     how = {"first_frame": first_frame, "source_frames": source_frames, "device": device, "machine": machine}
     visible, recalled = [], []
@@ -108,7 +116,7 @@ def render_deep(
         partial = stack.enter_context(atomic_write(camera_file))
         stack.enter_context(files)
         masks, memories = (_shares_movie(path, scene, files, stack) for path in (mask, remembered))
-        for frame in render_shot(scene, camera, settings, **how, deep=True, note=note):
+        for frame in render_eyes(scene, camera, settings, stereo, **how, deep=True, note=note):
             files.write(_picture(frame, conversion))
             if masks is not None:
                 masks.write(frame.soft_mask)
@@ -137,8 +145,8 @@ def _movies_beside(
 def _shares_movie(path: Path | None, scene: Scene, files: DeepFiles, stack: ExitStack) -> VideoWriter | None:
     if path is None:
         return None
-    how = {"pixel_aspect": files.camera.pixel_aspect, "metadata": files.movie_texts()}
-    return stack.enter_context(BackgroundVideoWriter(path, *files.camera.size, scene.manifest.fps, **how))
+    how = {"pixel_aspect": files.pixel_aspect, "stereo": files.stereo.kind_of_movie, "metadata": files.movie_texts()}
+    return stack.enter_context(BackgroundVideoWriter(path, *files.size, scene.manifest.fps, **how))
 
 
 def _picture(frame: RenderedFrame, conversion: Conversion) -> DeepPicture:

@@ -84,7 +84,8 @@ class DeepTake:
         """
         output = replace(request.output, output_space=take_space(scene, request.output))
         paths = [folder / name for name in request.deep_files]
-        self.files = DeepFiles(scene, request.camera, output, described, paths, request.footage_frames)
+        frames, stereo = request.footage_frames, request.stereo
+        self.files = DeepFiles(scene, request.camera, output, described, paths, frames, stereo=stereo)
         self.draws_deep = draws_deep_colors(scene, request)
         own = scene.manifest.color_space if self.draws_deep else SRGB
         self._from_footage = Conversion(own, output.output_space)

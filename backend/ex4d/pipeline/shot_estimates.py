@@ -69,10 +69,10 @@ def estimate_render(
     def make(folder: Path, start: int, part: CameraPath) -> None:
         shown = shown_frames(len(camera), first_frame, source_frames)[start : start + len(part)]
         how = {"source_frames": shown, "device": device, "machine": machine}
+        how |= {"stereo": stereo.part(start, start + len(part))}
         if output is not None:
             render_deep(cast("Scene", scene), part, settings, output, folder, "view", **how)
             return
-        how |= {"stereo": stereo.part(start, start + len(part))}
         if arrays:
             render_views(scene, part, settings, **how).save(folder / "arrays.npz")
         else:

@@ -32,18 +32,20 @@ def render_eyes(
     source_frames: Sequence[int] | None = None,
     device: str = "auto",
     machine: MachineSettings | None = None,
+    deep: bool = False,
     note: Callable[[str], None] = lambda text: None,
 ) -> Iterator[RenderedFrame]:
     """Render a camera path through a scene with as many eyes as ``stereo`` says; each frame has all of them.
 
     Args:
         stereo: of layout "side-by-side" or "vr180", which yield `StereoFrame`s; "off" renders as `render_shot` does.
+        deep: also render the scene's deep colours.
 
     Raises:
         RequestError: the settings do not fit each other or the camera; and all that `render_shot` raises.
     """
     shown = shown_frames(len(camera), first_frame, source_frames)
-    how = {"device": device, "machine": machine, "note": note}
+    how = {"device": device, "machine": machine, "deep": deep, "note": note}
     if not stereo.is_on:
         yield from render_shot(scene, camera, settings, source_frames=shown, **how)
         return

@@ -155,10 +155,11 @@ def generate_take(
         state = state and StateAfterFrames(state, files)
         # Several devices are for the engine; the first one renders.
         how = {"source_frames": start.shown, "machine": machine, "device": Devices.parse(device).first, "note": note}
+        how |= {"deep": draws_deep_colors(scene, request)}
         if request.stereo.is_on:
             rendered = render_eyes(scene, start.camera, settings, request.stereo, **how)
         else:
-            rendered = render(scene, start.camera, settings, **how, deep=draws_deep_colors(scene, request))
+            rendered = render(scene, start.camera, settings, **how)
         shown = from_source_frame(rendered, scene, start)
         told = partial(start_note, start, request.wan, len(places))
         recorded = _recorded(shown, start.hidden, movies, told, note)

@@ -94,33 +94,50 @@ class HalfSphere:
         depth = np.stack([tile.depth * length for tile, length in zip(tiles, halves, strict=True)]).ravel()
         remembered = [tile.remembered for tile in tiles if tile.remembered is not None]
         recalled = np.stack(remembered).ravel() if remembered else None
+        deeper = [tile.deep_color for tile in tiles if tile.deep_color is not None]
+        pictures = [color] if not deeper else [color, np.stack(deeper).reshape(-1, 3)]
         count = self.side**2
         seen, known = np.zeros(count, np.int32), np.zeros(count, np.int32)
-        seen_color, known_color = np.zeros((count, 3), np.int32), np.zeros((count, 3), np.int32)
+        # Sums of 8 bits are exact in integers, and of half floats in none; float32 rounds finer than they do.
+        kinds = np.int32, np.float32
+        seen_colors, known_colors = (
+            [np.zeros((count, 3), kind) for _, kind in zip(pictures, kinds, strict=False)] for _ in range(2)
+        )
         nearest, nearest_seen = np.full(count, np.inf, np.float32), np.full(count, np.inf, np.float32)
         for pixels in self._pixels:
             nearest = np.minimum(nearest, depth[pixels])
             # Most of a half sphere shows nothing, and colours are the most of the work.
             hit = np.flatnonzero(mask[pixels])
             seen[hit] += 1
-            seen_color[hit] += color[pixels[hit]]
+            for picture, total in zip(pictures, seen_colors, strict=True):
+                total[hit] += picture[pixels[hit]]
             nearest_seen[hit] = np.minimum(nearest_seen[hit], depth[pixels[hit]])
             if recalled is not None:
                 held = np.flatnonzero(recalled[pixels] & ~mask[pixels])
                 known[held] += 1
-                known_color[held] += color[pixels[held]]
+                for picture, total in zip(pictures, known_colors, strict=True):
+                    total[held] += picture[pixels[held]]
         every = self.samples**2
         alpha = ((255 * seen + every // 2) // every).astype(np.uint8)
         whole = alpha >= 128
-        image, remembered = _mean(seen_color, seen), None
+        images, remembered = [_mean(total, seen) for total in seen_colors], None
         if recalled is not None:
             remembered = ~whole & (2 * (seen + known) >= every) & (known > 0)
-            image[remembered] = _mean((seen_color + known_color)[remembered], (seen + known)[remembered])
+            rays = (seen + known)[remembered]
+            for image, one, other in zip(images, seen_colors, known_colors, strict=True):
+                image[remembered] = _mean(one[remembered] + other[remembered], rays)
         nearest = np.where(whole, nearest_seen, nearest)
         size = self.side, self.side
-        images = (image.reshape(*size, 3), whole.reshape(size), nearest.reshape(size))
-        remembered = None if remembered is None else remembered.reshape(size)
-        return RenderedFrame(index, *images, alpha=alpha.reshape(size), remembered=remembered)
+        image, *deep = (one.reshape(*size, 3) for one in images)
+        return RenderedFrame(
+            index,
+            image,
+            whole.reshape(size),
+            nearest.reshape(size),
+            alpha=alpha.reshape(size),
+            remembered=None if remembered is None else remembered.reshape(size),
+            deep_color=deep[0] if deep else None,
+        )
 
     def _met(self, rays: np.ndarray) -> np.ndarray:
         """The pixel that each ray meets, of all tiles' one after the other."""
@@ -140,5 +157,6 @@ class HalfSphere:
 
 
 def _mean(total: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """(N, 3) uint8, the mean colour of so many rays; black of none."""
-    return (total / np.maximum(count, 1)[:, None] + 0.5).astype(np.uint8)
+    """(N, 3), the mean colour of so many rays; black of none; uint8 of sums in int32, float16 of those in float32."""
+    mean = total / np.maximum(count, 1)[:, None]
+    return (mean + 0.5).astype(np.uint8) if total.dtype == np.int32 else mean.astype(np.float16)

@@ -47,5 +47,5 @@ def render_passes(
         sink.progress(stage, done, total)
 
     where = {"first_frame": shot.first_frame, "source_frames": shot.source_frames}
-    how = {"device": device, "machine": machine, "progress": progress}
+    how = {"device": device, "machine": machine, "progress": progress, "stereo": shot.stereo}
     render_deep(scene, shot.camera, shot.render, shot.output, folder, SHOT_OF_TAKES, **where, **how)
