@@ -1,6 +1,7 @@
-"""SIGKILL to a node of a Ray cluster, a worker there, their driver, the service or the client while jobs run.
+"""SIGKILL to a Ray cluster's head, a node, a worker there, their driver, the service or the client while jobs run.
 
-Nothing that was acknowledged is lost, or made twice. The cluster's head stays: it is the cluster.
+Nothing that was acknowledged is lost, or made twice. The service (its front) is the process that clients talk to. All
+nodes end with their head; the service must say so until there is another, whose nodes join anew.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ import psutil
 from campaigns.kills import check, running, start_client, wait_for_running
 from campaigns.outcome import Outcome
 from campaigns.ray_nodes import RayNodes
-from campaigns.service import FRAMES, PATIENCE, ROOT, Service, connected, workplace, write_scene
+from campaigns.service import FRAMES, PATIENCE, ROOT, Service, ask, connected, workplace, write_scene
+from ex4d_core.messages import Hello
 
 _NODES = 3
 # Of the label "long ...".
 _JOB_SECONDS = 0.5 * FRAMES
 # A kill costs some seconds, in which other nodes end jobs.
 _JOBS_PER_KILL = 4
-_TARGETS = ("node", "worker", "worker", "driver", "service", "client")
+_TARGETS = ("head", "node", "worker", "worker", "driver", "service", "client")
 
 
 def run(seed: int, count: int) -> Outcome:
@@ -53,6 +55,10 @@ def run(seed: int, count: int) -> Outcome:
                 elif target == "service":
                     service.kill()
                     service.start()
+                elif target == "head":
+                    cluster.nodes.kill_head()
+                    outcome.require(_says_head_is_gone(service), "the service does not say that the head is gone")
+                    cluster.start_again()
                 else:
                     cluster.kill(target, service, choices)
                 killed[target] += 1
@@ -67,12 +73,27 @@ def run(seed: int, count: int) -> Outcome:
     return outcome
 
 
+def _says_head_is_gone(service: Service) -> bool:
+    """Whether clients are told what to do, within some time."""
+    deadline = time.monotonic() + PATIENCE
+    with closing(connected(service.address)) as client:
+        while time.monotonic() < deadline:
+            if any("ray start --head" in device for device in ask(client, Hello("campaign")).devices):
+                return True
+            time.sleep(0.2)
+    return False
+
+
 class _Cluster:
     """Nodes that are replaced when they are killed."""
 
     def __init__(self, folder: Path):
         self.nodes = RayNodes(folder, ROOT / "scripts")
         os.environ.update(self.nodes.environment)
+        self._running = [self.nodes.add() for _ in range(_NODES)]
+
+    def start_again(self) -> None:
+        self.nodes.start_head()
         self._running = [self.nodes.add() for _ in range(_NODES)]
 
     def kill(self, target: str, service: Service, choices: random.Random) -> None:

@@ -64,6 +64,14 @@ class RayNodes:
         """End a node and its workers as a power failure does."""
         self._ask("kill", node)
 
+    def kill_head(self) -> None:
+        """End the head as a power failure does, and all nodes: what a head knows is lost with it, and they leave it."""
+        self._ask("kill-head")
+
+    def start_head(self) -> None:
+        """Start a head at the address of the one before; nodes must be added again."""
+        self._ask("start-head")
+
     def workers(self) -> list[psutil.Process]:
         """The workers of services on all nodes."""
         found = []
@@ -99,17 +107,29 @@ def main() -> None:
 
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    cluster, nodes = Cluster(), []
-    cluster.add_node(num_cpus=0, object_store_memory=_OBJECT_STORE_BYTES, include_dashboard=False)
-    print(cluster.address, file=answers)
+    cluster, nodes = Cluster(), {}
+    head = {"num_cpus": 0, "object_store_memory": _OBJECT_STORE_BYTES, "include_dashboard": False}
+    cluster.add_node(**head)
+    address, number = cluster.address, 0
+    print(address, file=answers)
     for line in sys.stdin:
-        word, _, number = line.strip().partition(" ")
+        word, _, value = line.strip().partition(" ")
         if word == "add":
-            nodes.append(cluster.add_node(num_cpus=int(number), object_store_memory=_OBJECT_STORE_BYTES))
-            print(len(nodes) - 1, file=answers)
-        else:
-            cluster.remove_node(nodes[int(number)], allow_graceful=False)
+            nodes[number] = cluster.add_node(num_cpus=int(value), object_store_memory=_OBJECT_STORE_BYTES)
+            print(number, file=answers)
+            number += 1
+        elif word == "kill":
+            cluster.remove_node(nodes.pop(int(value)), allow_graceful=False)
             print("killed", file=answers)
+        elif word == "kill-head":
+            for node in (cluster.head_node, *nodes.values()):
+                node.kill_all_processes(check_alive=False, allow_graceful=False, wait=True)
+            nodes.clear()
+            print("killed", file=answers)
+        else:
+            cluster = Cluster()
+            cluster.add_node(**head, gcs_server_port=int(address.rpartition(":")[2]))
+            print(cluster.address, file=answers)
     cluster.shutdown()
 
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 import threading
 import time
@@ -29,6 +30,7 @@ import ray
 import ray.exceptions
 
 from ex4d.machine import MachineSettings
+from ex4d.service.cluster_head import ClusterHead
 from ex4d.service.cluster_messages import VersionError
 from ex4d.service.cluster_place import Cluster, ClusterPlace, why_lost
 from ex4d.service.cluster_rules import resources_of, room_of
@@ -46,9 +48,9 @@ _LOOK_SECONDS = 1.0
 class _Worker:
     """A worker's thread, and how to wake and end it."""
 
-    def __init__(self, cluster: Cluster, name: str, report: Report):
+    def __init__(self, cluster: Cluster, head: ClusterHead, name: str, report: Report):
         self.wake = threading.Event()
-        self._cluster, self._name, self._report = cluster, name, report
+        self._cluster, self._head, self._name, self._report = cluster, head, name, report
         self._killed = threading.Event()
         self._place: ClusterPlace | None = None
         threading.Thread(target=self._run, name=f"worker {name}", daemon=True).start()
@@ -84,19 +86,21 @@ class _Worker:
             if place:
                 place.leave()
             reason, blames = end
+            if blames and not self._head.answers():
+                reason, blames = "was lost with the head of the cluster", False
             self._say("over", json.dumps({"reason": reason, "blames": blames}))
 
     def _say(self, *words: str) -> None:
         self._report(self._name, *words)
 
 
-def _obey(cluster: Cluster, report: Report) -> None:
+def _obey(cluster: Cluster, head: ClusterHead, report: Report) -> None:
     """Do what standard input says, to its end."""
     workers: dict[str, _Worker] = {}
     for line in sys.stdin:
         word, _, name = line.strip().partition(" ")
         if word == "start":
-            workers[name] = _Worker(cluster, name, report)
+            workers[name] = _Worker(cluster, head, name, report)
         elif word == "wake" and name in workers:
             workers[name].wake.set()
         elif word == "kill" and name in workers:
@@ -107,6 +111,8 @@ def _obey(cluster: Cluster, report: Report) -> None:
 
 def _connect(address: str) -> None:
     """Join the cluster, or end with a sentence."""
+    if re.fullmatch(r"\S+:\d+", address) and not (head := ClusterHead(address)).answers():
+        sys.exit(head.gone_text())
     try:
         ray.init(address, namespace="ex4d", logging_level=logging.WARNING)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
@@ -115,6 +121,17 @@ def _connect(address: str) -> None:
             f"cannot join the Ray cluster {address}: {text}; run 'ray start --address=HOST:PORT' on this machine, with "
             "the same versions of Ray and Python and the same token as on the cluster's head"
         )
+
+
+def _leave_with(head: ClusterHead, report: Report, workers: Cluster) -> None:
+    """In a thread: end this process once the head is gone, so that the next one joins the head that comes."""
+    head.wait_until_gone()
+    end = json.dumps({"reason": "was lost with the head of the cluster", "blames": False})
+    for place in list(workers.places):
+        report(place.name, "over", end)
+    # Ray would wait for the head at an orderly end.
+    print(head.gone_text(), file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def main() -> None:
@@ -136,7 +153,9 @@ def main() -> None:
     assert settings.cluster, "only a service with a cluster has a driver"
     _connect(settings.cluster)
     cluster, resources, told = Cluster(settings), resources_of(settings), -1
-    threading.Thread(target=_obey, args=(cluster, report), name="stdin", daemon=True).start()
+    head = ClusterHead(ray.get_runtime_context().gcs_address)
+    threading.Thread(target=_leave_with, args=(head, report, cluster), name="head", daemon=True).start()
+    threading.Thread(target=_obey, args=(cluster, head, report), name="stdin", daemon=True).start()
     while True:
         room = sum(room_of(node["Resources"], resources) for node in ray.nodes() if node["Alive"])
         if room != told:
