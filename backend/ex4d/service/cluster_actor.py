@@ -36,6 +36,7 @@ from ex4d.service.cluster_messages import (
 from ex4d.service.cluster_ranges import RangesToRender
 from ex4d.service.job_execution import compute_here
 from ex4d.service.job_store import ClaimLost
+from ex4d.service.kept_finals import engine_options
 from ex4d.service.logs import start_log
 from ex4d.service.refusals import refusal_for
 from ex4d.service.stored_inputs import open_scene
@@ -108,6 +109,15 @@ class ClusterWorker:
         if last:
             inputs.complete(sha256)
 
+    def lacks_state(self, name: str) -> bool:
+        """Whether a final's state must be sent with `add_state`, since this node does not see the service's file."""
+        return not self._jobs[name].shared
+
+    def add_state(self, name: str, data: bytes) -> None:
+        """Take the next bytes of the engine's state of a final that continues."""
+        with open(self._jobs[name].state, "ab") as file:
+            file.write(data)
+
     def run(self, name: str) -> Iterator[_Event]:
         """Compute a job, and yield what comes of it."""
         job = self._jobs[name]
@@ -147,6 +157,9 @@ class ClusterWorker:
             more = {}
             if job.order.ranges:
                 job.ranges = more["render"] = RangesToRender(job.order.ranges, partial(_want, job))
+            if job.order.state:
+                frames = [job.blobs.path(sha256) for sha256 in job.order.finished]
+                more |= engine_options(frames, job.state, job.folder, job.keep)
             compute_here(job.request, job.blobs, self._runner, **where, **more)
         except ClaimLost:
             pass
@@ -175,6 +188,8 @@ class _Job:
         self.inputs: JobInputs | None = None if self.shared else cache.begin_job()
         self.blobs = self.inputs.blobs if self.inputs else BlobStore(Path(order.blobs))
         self.folder = self.inputs.work if self.inputs else Path(order.folder)
+        # What an earlier attempt has left.
+        self.state = Path(order.state) if self.shared else self.folder / "earlier.pt"
 
     def stop(self) -> None:
         self._stopped.set()
@@ -203,6 +218,10 @@ class _Job:
 
     def file(self, name: str, path: Path, sha256: str = "") -> None:
         self._deliver("file", -1, path, name, sha256)
+
+    def keep(self, path: Path) -> None:
+        """Hand over the engine's state after a window."""
+        self._deliver("state", -1, path)
 
     def _deliver(self, kind: str, number: int, path: Path, take_name: str = "", sha256: str = "") -> None:
         inside = path.relative_to(self.folder).as_posix()

@@ -6,6 +6,7 @@ has idle workers render ranges of a shot that another one runs.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import secrets
@@ -15,7 +16,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 import ray.exceptions
@@ -34,8 +35,9 @@ from ex4d.service.cluster_messages import (
 from ex4d.service.cluster_ranges import SharedShot, ranges_of
 from ex4d.service.cluster_results import Results
 from ex4d.service.cluster_rules import Busy, left_to_warm, models_of, seconds_left
-from ex4d.service.job_execution import Report, WorkerLost
+from ex4d.service.job_execution import JobSink, Report, WorkerLost
 from ex4d.service.job_store import ClaimedJob, JobStore
+from ex4d.service.kept_finals import KeptFinal
 from ex4d.service.refusals import Refusal
 from ex4d.service.settings import ServiceSettings
 from ex4d.service.stored_inputs import VERIFY_STAGE, StoredInput, open_scene, scene_inputs, verify_inputs
@@ -43,9 +45,6 @@ from ex4d_core import __version__
 from ex4d_core.passes import PassesRequest
 from ex4d_core.reconstruction import ReconstructionRequest
 from ex4d_core.stages import LOAD_STAGE, StageDetails, stage_and_eta
-
-if TYPE_CHECKING:
-    from ex4d.pipeline.take import TakeSink
 
 log = logging.getLogger("ex4d.service.cluster_driver")
 
@@ -195,9 +194,11 @@ class ClusterPlace:
             return Busy(self.held, 0.0)
         return Busy(self._loading or self.held, max(self._left - (time.monotonic() - self._since), 0.0))
 
-    def compute(self, job: ClaimedJob, blobs: BlobStore, *, sink: TakeSink, folder: Path) -> None:
+    def compute(
+        self, job: ClaimedJob, blobs: BlobStore, *, sink: JobSink, folder: Path, kept: KeptFinal | None
+    ) -> None:
         """See `WorkPlace`."""
-        order = self._order(job, blobs, sink, folder)
+        order = self._order(job, blobs, sink, folder, kept)
         self._loading, self._busy, self._left = models_of(job.request), True, float("inf")
         with self._sharing(order, blobs) as shared:
             try:
@@ -222,7 +223,9 @@ class ClusterPlace:
         wake.wait(seconds)
         self.rests = False
 
-    def _order(self, job: ClaimedJob, blobs: BlobStore, sink: TakeSink, folder: Path) -> JobOrder:
+    def _order(
+        self, job: ClaimedJob, blobs: BlobStore, sink: JobSink, folder: Path, kept: KeptFinal | None
+    ) -> JobOrder:
         """What the worker is told, after a check of all that it reads."""
         request = job.request
         if isinstance(request, ReconstructionRequest):
@@ -233,6 +236,8 @@ class ClusterPlace:
             inputs = scene_inputs(open_scene(blobs, request.scene, deep=deep), deep=deep)
             files = [(request.scene, blobs.size(request.scene) or 0), *((one.sha256, one.size) for one in inputs)]
         verify_inputs(blobs, inputs, sink.progress)
+        finished = kept.frames if kept else ()
+        files += [(sha256, blobs.size(sha256) or 0) for sha256 in finished]
         settings, mark = self.cluster.settings, ""
         if settings.cluster_shared:
             mark = secrets.token_hex(16)
@@ -246,6 +251,8 @@ class ClusterPlace:
             str(blobs.folder),
             mark,
             ranges_of(request) if shared else (),
+            finished,
+            str(kept.state) if kept else "",
         )
 
     @contextmanager
@@ -274,6 +281,16 @@ class ClusterPlace:
                 piece = self._piece(blobs, sha256, offset)
                 self._get(self.actor.add_piece.remote(order.name, sha256, offset, piece, last))
 
+        if order.state and self._get(self.actor.lacks_state.remote(order.name)):
+            self._send_state(order.name, Path(order.state), step)
+
+    def _send_state(self, name: str, state: Path, step: Callable[[], None]) -> None:
+        """Send what an earlier attempt at a final has left, if it has."""
+        with contextlib.suppress(FileNotFoundError), open(state, "rb") as file:
+            while data := file.read(PIECE_BYTES):
+                step()
+                self._get(self.actor.add_state.remote(name, data))
+
     def _piece(self, blobs: BlobStore, sha256: str, offset: int) -> Any:
         """Some bytes of a file in the object store, from which any node may take them."""
         with self.cluster.lock:
@@ -285,7 +302,7 @@ class ClusterPlace:
                 self.cluster.pieces[sha256, offset] = known
         return known[0]
 
-    def _take_results(self, order: JobOrder, shared: SharedShot | None, sink: TakeSink, folder: Path) -> None:
+    def _take_results(self, order: JobOrder, shared: SharedShot | None, sink: JobSink, folder: Path) -> None:
         results = Results(sink, folder)
         problem: BaseException | None = None
         for one in self._events(order.name):
