@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from campaigns.kills import check, running, start_client, wait_for_running
+from campaigns.kills import begun_since, check, running, start_client, wait_for_running
 from campaigns.outcome import Outcome
 from campaigns.ray_nodes import RayNodes
 from campaigns.service import FRAMES, PATIENCE, ROOT, Service, ask, connected, workplace, write_scene
@@ -48,7 +48,7 @@ def run(seed: int, count: int) -> Outcome:
                 time.sleep(choices.random() * _JOB_SECONDS)
                 target = choices.choice(_TARGETS)
                 # At most these: each that did not end by itself is counted once more than it may have been hit.
-                blamed.update(running(service))
+                looked, before = time.time(), running(service)
                 if target == "client":
                     artist.kill()
                     artist = start_client(service, folder)
@@ -61,6 +61,8 @@ def run(seed: int, count: int) -> Outcome:
                     cluster.start_again()
                 else:
                     cluster.kill(target, service, choices)
+                # A job may have begun between the look and the kill, and may be queued again by now.
+                blamed.update({*before, *begun_since(service, looked)})
                 killed[target] += 1
             code = artist.wait(PATIENCE + _JOB_SECONDS * len(labels))
             outcome.require(code == 0, f"the client ended with {code}: {(folder / 'client.log').read_text()[-500:]}")

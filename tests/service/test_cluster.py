@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from campaigns.ray_nodes import RayNodes
 from ex4d_core.messages import Hello
 
+PATIENCE = 240.0
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="workers on a cluster need the extra cluster")
 
 
@@ -100,3 +102,20 @@ def test_jobs_of_a_worker_and_of_a_node_that_die_run_on_others(service, wire, sh
     ends = [wire.finish(job) for job in jobs]
     assert [(status.state, status.attempt) for status, _ in ends] == [("done", 2), ("done", 2)]
     assert [frames_of(events) for _, events in ends] == [[0, 1, 2, 3, 4, 5]] * 2
+
+
+def test_a_head_that_dies_is_told_and_the_next_one_gets_the_jobs(service, wire, shot, nodes, tmp_path):
+    go = tmp_path / "go"
+    job = wire.submit(shot(f"wait {go}"))
+    wire.wait_for_half(job)
+    nodes.kill_head()
+    deadline = time.monotonic() + PATIENCE
+    while not any("ray start --head" in device for device in wire.ask(Hello()).devices):
+        assert time.monotonic() < deadline, wire.ask(Hello()).devices
+        time.sleep(0.1)
+    go.touch()
+    nodes.start_head()
+    nodes.add()
+    status, events = wire.finish(job)
+    assert (status.state, status.attempt) == ("done", 1), "the job is not to blame"
+    assert frames_of(events) == [0, 1, 2, 3, 4, 5]

@@ -20,7 +20,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import sys
 import threading
 import time
@@ -30,7 +29,7 @@ import ray
 import ray.exceptions
 
 from ex4d.machine import MachineSettings
-from ex4d.service.cluster_head import ClusterHead
+from ex4d.service.cluster_head import ClusterHead, head_at
 from ex4d.service.cluster_messages import VersionError
 from ex4d.service.cluster_place import Cluster, ClusterPlace, why_lost
 from ex4d.service.cluster_rules import resources_of, room_of
@@ -111,7 +110,7 @@ def _obey(cluster: Cluster, head: ClusterHead, report: Report) -> None:
 
 def _connect(address: str) -> None:
     """Join the cluster, or end with a sentence."""
-    if re.fullmatch(r"\S+:\d+", address) and not (head := ClusterHead(address)).answers():
+    if (head := head_at(address)) and not head.answers():
         sys.exit(head.gone_text())
     try:
         ray.init(address, namespace="ex4d", logging_level=logging.WARNING)

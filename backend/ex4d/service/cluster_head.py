@@ -6,6 +6,7 @@ driver must join it anew.
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 
@@ -13,6 +14,11 @@ import time
 _LOOK_SECONDS = 1.0
 _FAILURES = 3
 _ANSWER_SECONDS = 2.0
+
+
+def head_at(address: str) -> ClusterHead | None:
+    """The head at what `--cluster` takes, unless that is for Ray to find."""
+    return ClusterHead(address) if re.fullmatch(r"\S+:\d+", address) else None
 
 
 class ClusterHead:

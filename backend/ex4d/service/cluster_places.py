@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 
 from ex4d.installation import install_command
+from ex4d.service.cluster_head import head_at
 from ex4d.service.inbox import Inbox
 from ex4d.service.processes import ChildProcess
 from ex4d.service.settings import ServiceError, ServiceSettings
@@ -132,13 +133,16 @@ class ClusterPlaces:
             elif worker := self._workers.get(name):
                 worker.heard(rest)
         driver.wait()
-        self._inbox.post(lambda: self._lost(driver))
+        # Ray ends a driver whose head has ended, in several ways.
+        head = head_at(self._settings.cluster or "")
+        with_head = head is not None and not head.answers()
+        self._inbox.post(lambda: self._lost(driver, blames=not with_head))
 
     def _has_room(self, room: int) -> None:
         log.info("the cluster %s has room for %d workers", self._settings.cluster, room)
         self._room, self._problem, self._failed = room, "", 0
 
-    def _lost(self, driver: ChildProcess) -> None:
+    def _lost(self, driver: ChildProcess, *, blames: bool) -> None:
         said = last_lines(self._log, driver.log_start)
         reason = ending(driver.returncode)
         log.warning("the driver of the cluster %s%s", reason, "; its last lines:\n" + "\n".join(said) if said else "")
@@ -148,7 +152,7 @@ class ClusterPlaces:
         self._start_at = time.monotonic() + min(_FIRST_PAUSE_SECONDS * 2**self._failed, _LONGEST_PAUSE_SECONDS)
         self._failed += 1
         for worker in self._workers.values():
-            worker.ended(WorkerEnd(f"lost the driver of the cluster, which {reason}"))
+            worker.ended(WorkerEnd(f"lost the driver of the cluster, which {reason}", blames=blames))
 
     def forget(self, name: str) -> None:
         """A worker has ended."""
