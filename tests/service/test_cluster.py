@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import time
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
 from campaigns.ray_nodes import RayNodes
-from ex4d_core.messages import Hello
+from ex4d.pipeline.coverage import SceneCoverage
+from ex4d_core.cameras import CameraPath
+from ex4d_core.messages import Coverage, GetCoverage, Hello
 
 PATIENCE = 240.0
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="workers on a cluster need the extra cluster")
@@ -119,3 +123,25 @@ def test_a_head_that_dies_is_told_and_the_next_one_gets_the_jobs(service, wire, 
     status, events = wire.finish(job)
     assert (status.state, status.attempt) == ("done", 1), "the job is not to blame"
     assert frames_of(events) == [0, 1, 2, 3, 4, 5]
+
+
+def test_coverage_of_a_long_shot_is_computed_by_idle_workers_too(service, wire, scene, shot):
+    """To the same values as here, bit for bit."""
+    request, frames = shot("coverage"), 200
+    poses = np.repeat(request.camera.world_to_camera[:1], frames, axis=0)
+    poses[:, 0, 3] = np.linspace(0.0, -2.0, frames)
+    camera = CameraPath(poses, request.camera.intrinsics[0], *request.camera.size)
+    long = replace(request, camera=camera, source_frames=tuple(number % 6 for number in range(frames)))
+    log, deadline = service.data / "logs" / "cluster.log", time.monotonic() + PATIENCE
+    wire.ask(GetCoverage(long.part(0, 1).to_wire()))  # starts the process
+    with service.live_views_paused():
+        asked = wire.send(GetCoverage(long.to_wire()))
+        while "coverage of shots of scene" not in log.read_text():
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+    answered, reply = wire.receive()
+    assert answered == asked and isinstance(reply, Coverage), reply
+    assert dict(SceneCoverage(scene, device="cpu").of(long).to_wire()) == {
+        name: getattr(reply, name) for name in ("seen", "view_angle", "remembered")
+    }
+    assert 0 < min(reply.seen) < max(reply.seen) == 1

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import platformdirs
 
@@ -45,6 +45,7 @@ from ex4d_core.reconstruction import request_from_wire
 from ex4d_core.shot import ShotRequest
 
 if TYPE_CHECKING:
+    from ex4d.pipeline.coverage import SceneCoverage
     from ex4d.pipeline.take import PartRenderer
     from ex4d.raster import RenderedFrame
 
@@ -77,7 +78,7 @@ class ClusterWorker:
         start_log(logging.StreamHandler(sys.stderr), logging.INFO)
         context = ray.get_runtime_context()
         node = ray.util.get_node_ip_address()
-        return Greeting(__version__, node, context.get_node_id(), self._device, _model(self._device))
+        return Greeting(__version__, node, context.get_node_id(), self._device, model_of(self._device))
 
     def start(self, settings: WorkerSettings) -> None:
         """Import what jobs need, which takes seconds."""
@@ -146,6 +147,16 @@ class ClusterWorker:
             job.renderer = PartRenderer(scene, job.request, **where)
         return list(job.renderer.frames(range(first, end)))
 
+    def cover(self, name: str, part: dict[str, Any], index: int) -> dict[str, list[float]]:
+        """Coverage of a part of a shot, as the live view process computes it; ``index`` is the number of its first."""
+        from ex4d.pipeline.coverage import SceneCoverage
+
+        job, request = self._jobs[name], ShotRequest.from_wire(part)
+        if job.coverage is None:
+            scene = open_scene(job.blobs, request.scene)
+            job.coverage = SceneCoverage(scene, device=self._device, machine=self._machine)
+        return dict(job.coverage.of(request, index=index).to_wire())
+
     def forget(self, name: str) -> None:
         """Let go of a job, and of its files here."""
         if job := self._jobs.pop(name, None):
@@ -183,6 +194,7 @@ class _Job:
         self.events: queue.Queue[_Event | None] = queue.Queue(_WAITING)
         self.ranges: RangesToRender | None = None
         self.renderer: PartRenderer | None = None
+        self.coverage: SceneCoverage | None = None
         self._stopped, self._stage, self._told = threading.Event(), "", 0.0
         self.shared = _is_here(order)
         self.inputs: JobInputs | None = None if self.shared else cache.begin_job()
@@ -255,8 +267,8 @@ def _machine_here(sent: MachineSettings) -> MachineSettings:
     return replace(sent, models=models, model_path=further)
 
 
-def _model(device: str) -> str:
-    """Of the processor, or of the GPU."""
+def model_of(device: str) -> str:
+    """Of this machine's processor, or of its GPU: equal models compute equal images."""
     if device != "cpu":
         import torch
 

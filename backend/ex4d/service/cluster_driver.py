@@ -5,10 +5,13 @@ the service must not import Ray. Each worker has a thread here, which claims and
 Lines on standard input:
 
     start WORKER | wake WORKER | kill WORKER
+    cover NUMBER PART      (a part of a shot's coverage, see `ex4d.service.cluster_coverage`)
 
 and on standard output:
 
     room COUNT             (workers that the nodes have room for)
+    idle COUNT             (workers that could compute coverage)
+    covered NUMBER [VALUES]     (a part of it; without values, nobody did)
     WORKER at DEVICE       (of which node it is)
     WORKER starting        (it waits for its place, or loads)
     WORKER ...             (as a worker process says, see `ex4d.service.worker`)
@@ -28,7 +31,9 @@ from pathlib import Path
 import ray
 import ray.exceptions
 
+from ex4d.devices import Devices
 from ex4d.machine import MachineSettings
+from ex4d.service.cluster_actor import model_of
 from ex4d.service.cluster_head import ClusterHead, head_at
 from ex4d.service.cluster_messages import VersionError
 from ex4d.service.cluster_place import Cluster, ClusterPlace, why_lost
@@ -100,6 +105,11 @@ def _obey(cluster: Cluster, head: ClusterHead, report: Report) -> None:
         word, _, name = line.strip().partition(" ")
         if word == "start":
             workers[name] = _Worker(cluster, head, name, report)
+        elif word == "cover":
+            number, _, part = name.partition(" ")
+            for dropped in cluster.questions.add(int(number), part):
+                report("covered", str(dropped))
+            cluster.wake_all()
         elif word == "wake" and name in workers:
             workers[name].wake.set()
         elif word == "kill" and name in workers:
@@ -138,7 +148,8 @@ def main() -> None:
     options, output = start_child("The driver of a cluster", "settings")
     given = json.loads(options.settings)
     machine = MachineSettings.from_json(given.pop("machine"))
-    settings = ServiceSettings(**{**given, "data": Path(given["data"])}, machine=machine)
+    given |= {"data": Path(given["data"]), "devices": tuple(given["devices"])}
+    settings = ServiceSettings(**given, machine=machine)
     lock = threading.Lock()
 
     def report(*words: str) -> None:
@@ -151,15 +162,19 @@ def main() -> None:
 
     assert settings.cluster, "only a service with a cluster has a driver"
     _connect(settings.cluster)
-    cluster, resources, told = Cluster(settings), resources_of(settings), -1
+    model = model_of(Devices.parse(settings.devices[0]).first)
+    cluster, resources, told = Cluster(settings, report, model), resources_of(settings), (-1, -1)
     head = ClusterHead(ray.get_runtime_context().gcs_address)
     threading.Thread(target=_leave_with, args=(head, report, cluster), name="head", daemon=True).start()
     threading.Thread(target=_obey, args=(cluster, head, report), name="stdin", daemon=True).start()
     while True:
         room = sum(room_of(node["Resources"], resources) for node in ray.nodes() if node["Alive"])
-        if room != told:
+        idle = sum(place.can_cover for place in list(cluster.places))
+        if room != told[0]:
             report("room", str(room))
-            told = room
+        if idle != told[1]:
+            report("idle", str(idle))
+        told = room, idle
         time.sleep(_LOOK_SECONDS)
 
 

@@ -12,6 +12,7 @@ import logging
 import secrets
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,7 @@ from cachetools import LRUCache
 
 from ex4d.service.blob_store import BlobStore
 from ex4d.service.cluster_actor import PIECE_BYTES, ClusterWorker
+from ex4d.service.cluster_coverage import CoverageQuestion, CoverageQuestions, packed
 from ex4d.service.cluster_messages import (
     Failed,
     Greeting,
@@ -41,9 +43,12 @@ from ex4d.service.kept_finals import KeptFinal
 from ex4d.service.refusals import Refusal
 from ex4d.service.settings import ServiceSettings
 from ex4d.service.stored_inputs import VERIFY_STAGE, StoredInput, open_scene, scene_inputs, verify_inputs
+from ex4d.service.users import user_folder
 from ex4d_core import __version__
+from ex4d_core.errors import Ex4dError
 from ex4d_core.passes import PassesRequest
 from ex4d_core.reconstruction import ReconstructionRequest
+from ex4d_core.shot import ShotRequest
 from ex4d_core.stages import LOAD_STAGE, StageDetails, stage_and_eta
 
 log = logging.getLogger("ex4d.service.cluster_driver")
@@ -58,6 +63,10 @@ _STARTING_SECONDS = 5.0
 _LOOKED_AT = 64
 # Ray learns in this time why a worker that is lost has ended.
 _CAUSE_SECONDS = 20.0
+# Scenes that a worker keeps open for coverage.
+_COVERED_SCENES = 2
+# The service has computed it long before.
+_COVER_SECONDS = 60.0
 # Events of a job that wait in the object store.
 _EVENTS = 8
 
@@ -99,9 +108,15 @@ class Cluster:
         load_seconds: how long models took to load, by their text.
         lock: for all of these.
         pieces: of files that were sent, by hash and offset, in the object store.
+        report: writes a line to the service.
+        model: of the device of the service's live views, whose coverage is computed on equal ones, too.
+        questions: parts of such coverage.
     """
 
     settings: ServiceSettings
+    report: Report
+    model: str
+    questions: CoverageQuestions = field(default_factory=CoverageQuestions)
     places: list[ClusterPlace] = field(default_factory=list)
     shared: list[SharedJob] = field(default_factory=list)
     load_seconds: dict[str, float] = field(default_factory=dict)
@@ -111,7 +126,7 @@ class Cluster:
     )
 
     def wake_all(self) -> None:
-        """Have idle workers look for ranges."""
+        """Have idle workers look for ranges and coverage."""
         with self.lock:
             for place in self.places:
                 if place.rests:
@@ -136,6 +151,8 @@ class ClusterPlace:
         self._reported: object = None
         # Jobs of others of which it renders ranges.
         self._helped: set[str] = set()
+        # Scenes of whose shots it computes coverage, the last one last.
+        self._covered: OrderedDict[str, None] = OrderedDict()
         # Of its present job: models, stage, and since when that lasts.
         self._busy, self._loading, self._stage, self._since, self._left = False, "", "", 0.0, float("inf")
         device = "cuda" if resources.get("num_gpus") else "cpu"
@@ -211,9 +228,14 @@ class ClusterPlace:
             self.held, self._loading = self._loading, ""
 
     def idle(self, wake: threading.Event, seconds: float) -> None:
-        """Render ranges of others' shots while there are any; see `WorkPlace`."""
-        while not wake.is_set() and (found := self._range_to_help()):
-            self._help(*found)
+        """Compute coverage, and render ranges of others' shots, while there are any; see `WorkPlace`."""
+        while not wake.is_set():
+            if self.can_cover and (question := self.cluster.questions.take()):
+                self._cover(question)
+            elif found := self._range_to_help():
+                self._help(*found)
+            else:
+                break
         with self.cluster.lock:
             over = self._helped - {one.order.name for one in self.cluster.shared}
             self.rests = True
@@ -222,6 +244,36 @@ class ClusterPlace:
         self._helped -= over
         wake.wait(seconds)
         self.rests = False
+
+    @property
+    def can_cover(self) -> bool:
+        """Whether it is idle, and computes the same coverage as the service's live views."""
+        return not self._busy and self.model == self.cluster.model
+
+    def _cover(self, question: CoverageQuestion) -> None:
+        """Compute a part of a shot's coverage; the service does that itself if it cannot be done here."""
+        request = ShotRequest.from_wire(question.coverage)
+        name = f"coverage of {question.user} {request.scene}"
+        values = ()
+        try:
+            if name not in self._covered:
+                blobs = BlobStore(user_folder(self.cluster.settings.data, question.user))
+                inputs = scene_inputs(open_scene(blobs, request.scene), deep=False)
+                files = ((request.scene, blobs.size(request.scene) or 0), *((one.sha256, one.size) for one in inputs))
+                self._send_inputs(JobOrder(name, question.coverage, files, "", ""), blobs, lambda: None)
+                log.info("coverage of shots of scene %.8s is computed on %s, too", request.scene, self.device)
+            self._covered[name] = None
+            self._covered.move_to_end(name)
+            if len(self._covered) > _COVERED_SCENES:
+                self.actor.forget.remote(self._covered.popitem(last=False)[0])
+            answer = self.actor.cover.remote(name, question.coverage, question.index)
+            if ray.wait([answer], timeout=_COVER_SECONDS)[0]:
+                values = (packed(self._get(answer)),)
+        # The service tells the client what is wrong with the request or its files.
+        except (ray.exceptions.RayTaskError, Ex4dError, OSError) as error:
+            log.warning("cannot compute coverage on %s: %s", self.device, error)
+        finally:
+            self.cluster.report("covered", str(question.number), *values)
 
     def _order(
         self, job: ClaimedJob, blobs: BlobStore, sink: JobSink, folder: Path, kept: KeptFinal | None
