@@ -64,6 +64,10 @@ class RayNodes:
         """End a node and its workers as a power failure does."""
         self._ask("kill", node)
 
+    def drain(self, node: int) -> None:
+        """Announce a node's end to Ray, as a cloud does of a machine that it takes away, and wait until Ray knows."""
+        self._ask("drain", node)
+
     def kill_head(self) -> None:
         """End the head as a power failure does, and all nodes: what a head knows is lost with it, and they leave it."""
         self._ask("kill-head")
@@ -101,6 +105,13 @@ class RayNodes:
         return answer
 
 
+def _drain(address: str, node_id: str) -> None:
+    words = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--deadline-remaining-seconds", "3600", "--reason-message"]
+    ray = Path(sys.executable).with_name("ray")
+    command = [ray, "drain-node", "--address", address, "--node-id", node_id, *words, "the machine is taken away"]
+    subprocess.run(command, check=True)
+
+
 def main() -> None:
     """Run a cluster until the end of standard input."""
     from ray.cluster_utils import Cluster
@@ -121,6 +132,9 @@ def main() -> None:
         elif word == "kill":
             cluster.remove_node(nodes.pop(int(value)), allow_graceful=False)
             print("killed", file=answers)
+        elif word == "drain":
+            _drain(cluster.address, nodes[int(value)].node_id)
+            print("drained", file=answers)
         elif word == "kill-head":
             for node in (cluster.head_node, *nodes.values()):
                 node.kill_all_processes(check_alive=False, allow_graceful=False, wait=True)

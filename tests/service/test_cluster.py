@@ -54,6 +54,30 @@ def frames_of(events):
     return sorted(event.index for event in events if event.kind == "frame")
 
 
+def test_idle_workers_leave_their_nodes_and_come_back_for_jobs(service_process, connect, scene, shot, nodes, tmp_path):
+    """As an autoscaler needs it, which ends nodes that nobody uses."""
+    further = nodes.add(2)
+    place = {"cluster": nodes.address, "cluster_cores": 1, "cluster_shared": False, "cluster_idle_minutes": 0.01}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in nodes.environment.items():
+            patch.setenv(name, value)
+        service = service_process(tmp_path / "data", **place)
+    wire = connect(service)
+    wire.upload_scene(scene)
+    for turn in range(2):
+        go = tmp_path / f"go {turn}"
+        jobs = [wire.submit(shot(f"wait {go}")) for _ in range(2)]
+        for job in jobs:
+            wire.wait_for_half(job)  # both at once
+        go.touch()
+        assert [wire.finish(job)[0].state for job in jobs] == ["done", "done"]
+        service.wait_for_log("had no work for a while and left its node")
+        service.log.clear()
+    assert len(wire.ask(Hello()).devices) == 1
+    assert service.stop() == 0
+    nodes.kill(further)
+
+
 def test_a_job_runs_on_a_node_and_its_files_come_back(wire, shot):
     status, events = wire.finish(wire.submit(shot("good")))
     assert (status.state, status.attempt) == ("done", 1), status.reason
@@ -106,6 +130,19 @@ def test_jobs_of_a_worker_and_of_a_node_that_die_run_on_others(service, wire, sh
     ends = [wire.finish(job) for job in jobs]
     assert [(status.state, status.attempt) for status, _ in ends] == [("done", 2), ("done", 2)]
     assert [frames_of(events) for _, events in ends] == [[0, 1, 2, 3, 4, 5]] * 2
+
+
+def test_a_job_is_not_blamed_for_a_node_that_was_drained(wire, shot, nodes, tmp_path):
+    drained = nodes.add()
+    go = tmp_path / "go"
+    jobs = [wire.submit(shot(f"wait {go}")) for _ in range(2)]
+    for job in jobs:
+        wire.wait_for_half(job)
+    nodes.drain(drained)
+    nodes.kill(drained)
+    go.touch()
+    ends = [wire.finish(job)[0] for job in jobs]
+    assert [(status.state, status.attempt) for status in ends] == [("done", 1)] * 2
 
 
 def test_a_head_that_dies_is_told_and_the_next_one_gets_the_jobs(service, wire, shot, nodes, tmp_path):

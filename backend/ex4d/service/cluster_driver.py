@@ -20,9 +20,11 @@ and on standard output:
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
+import sqlite3
 import sys
 import threading
 import time
@@ -30,15 +32,18 @@ from pathlib import Path
 
 import ray
 import ray.exceptions
+from ray.autoscaler.sdk import request_resources
 
 from ex4d.devices import Devices
 from ex4d.machine import MachineSettings
 from ex4d.service.cluster_actor import model_of
+from ex4d.service.cluster_demand import ClusterDemand, workers_to_have
 from ex4d.service.cluster_head import ClusterHead, head_at
 from ex4d.service.cluster_messages import VersionError
 from ex4d.service.cluster_place import Cluster, ClusterPlace, why_lost
 from ex4d.service.cluster_rules import resources_of, room_of
 from ex4d.service.job_execution import Report, WorkerLost, work
+from ex4d.service.job_store import JobStore
 from ex4d.service.processes import start_child
 from ex4d.service.settings import ServiceSettings
 from ex4d_core.errors import user_message
@@ -164,17 +169,31 @@ def main() -> None:
     _connect(settings.cluster)
     model = model_of(Devices.parse(settings.devices[0]).first)
     cluster, resources, told = Cluster(settings, report, model), resources_of(settings), (-1, -1)
+    store, demand = JobStore(settings.database), ClusterDemand(resources, request_resources)
     head = ClusterHead(ray.get_runtime_context().gcs_address)
     threading.Thread(target=_leave_with, args=(head, report, cluster), name="head", daemon=True).start()
     threading.Thread(target=_obey, args=(cluster, head, report), name="stdin", daemon=True).start()
+    jobs = 0
     while True:
         room = sum(room_of(node["Resources"], resources) for node in ray.nodes() if node["Alive"])
+        with contextlib.suppress(sqlite3.OperationalError):  # a full disk, or a moment's lock
+            jobs = store.unfinished()
+        demand.tell(jobs)
+        leaving = None
+        if settings.cluster_idle_minutes:
+            places, long_ago = list(cluster.places), time.monotonic() - settings.cluster_idle_minutes * 60
+            if len(places) > max(1, jobs):
+                leaving = next((one for one in places if one.idle_since < long_ago), None)
+            room = workers_to_have(room, jobs, len(places) - (leaving is not None))
         idle = sum(place.can_cover for place in list(cluster.places))
         if room != told[0]:
             report("room", str(room))
         if idle != told[1]:
             report("idle", str(idle))
         told = room, idle
+        if leaving:  # after the room, so that nobody takes its place
+            leaving.leaves = True
+            leaving.wake.set()
         time.sleep(_LOOK_SECONDS)
 
 

@@ -147,7 +147,9 @@ class ClusterPlace:
         self.cluster, self.name, self.wake = cluster, name, wake
         self.device = "the cluster"
         self.model = self.held = ""
-        self.rests = False
+        self.rests = self.leaves = False
+        # Since when it has no job; infinity while it has.
+        self.idle_since = time.monotonic()
         self._reported: object = None
         # Jobs of others of which it renders ranges.
         self._helped: set[str] = set()
@@ -217,18 +219,21 @@ class ClusterPlace:
         """See `WorkPlace`."""
         order = self._order(job, blobs, sink, folder, kept)
         self._loading, self._busy, self._left = models_of(job.request), True, float("inf")
+        self.idle_since, self.leaves = float("inf"), False
         with self._sharing(order, blobs) as shared:
             try:
                 self._send_inputs(order, blobs, lambda: sink.progress(VERIFY_STAGE, 0, 1))
                 self._take_results(order, shared, sink, folder)
             finally:
-                self._busy = False
+                self._busy, self.idle_since = False, time.monotonic()
                 self.actor.forget.remote(order.name)
         if self._loading:
             self.held, self._loading = self._loading, ""
 
     def idle(self, wake: threading.Event, seconds: float) -> None:
         """Compute coverage, and render ranges of others' shots, while there are any; see `WorkPlace`."""
+        if self.leaves:
+            raise WorkerLost("had no work for a while and left its node", False)
         while not wake.is_set():
             if self.can_cover and (question := self.cluster.questions.take()):
                 self._cover(question)

@@ -241,10 +241,11 @@ class Workers:
         """Have a slot for each place; one too many goes when its worker has ended, or has no work yet."""
         devices = self._places.devices()
         self._slots += [_Slot(device) for device in devices[len(self._slots) :]]
-        for slot in self._slots[len(devices) :][::-1]:
-            if slot.worker is None:
+        for slot in [slot for slot in self._slots if slot.worker is None][::-1]:
+            if len(self._slots) > len(devices):
                 self._slots.remove(slot)
-            elif not slot.worker.proven:
+        for slot in self._slots[len(devices) :][::-1]:
+            if slot.worker and not slot.worker.proven:
                 slot.worker.kill_reason = "has no place any more"
                 slot.worker.process.kill()
 
