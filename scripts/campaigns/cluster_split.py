@@ -102,8 +102,6 @@ class FourNodes(RayNodes):
         for _ in range(_NODES):
             self.add()
 
-    close = RayNodes.stop
-
 
 def _write_scene(folder: Path, frames: int, seed: int) -> Scene:
     """A ball that moves before a wall, both with a random pattern."""

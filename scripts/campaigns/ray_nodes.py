@@ -92,6 +92,8 @@ class RayNodes:
         self._process.wait()
         self._log.close()
 
+    close = stop
+
     def _ask(self, *words: Any) -> str:
         assert self._process.stdin
         print(*words, file=self._process.stdin, flush=True)

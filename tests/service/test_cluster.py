@@ -54,30 +54,6 @@ def frames_of(events):
     return sorted(event.index for event in events if event.kind == "frame")
 
 
-def test_idle_workers_leave_their_nodes_and_come_back_for_jobs(service_process, connect, scene, shot, nodes, tmp_path):
-    """As an autoscaler needs it, which ends nodes that nobody uses."""
-    further = nodes.add(2)
-    place = {"cluster": nodes.address, "cluster_cores": 1, "cluster_shared": False, "cluster_idle_minutes": 0.01}
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in nodes.environment.items():
-            patch.setenv(name, value)
-        service = service_process(tmp_path / "data", **place)
-    wire = connect(service)
-    wire.upload_scene(scene)
-    for turn in range(2):
-        go = tmp_path / f"go {turn}"
-        jobs = [wire.submit(shot(f"wait {go}")) for _ in range(2)]
-        for job in jobs:
-            wire.wait_for_half(job)  # both at once
-        go.touch()
-        assert [wire.finish(job)[0].state for job in jobs] == ["done", "done"]
-        service.wait_for_log("had no work for a while and left its node")
-        service.log.clear()
-    assert len(wire.ask(Hello()).devices) == 1
-    assert service.stop() == 0
-    nodes.kill(further)
-
-
 def test_a_job_runs_on_a_node_and_its_files_come_back(wire, shot):
     status, events = wire.finish(wire.submit(shot("good")))
     assert (status.state, status.attempt) == ("done", 1), status.reason
@@ -182,3 +158,28 @@ def test_coverage_of_a_long_shot_is_computed_by_idle_workers_too(service, wire, 
         name: getattr(reply, name) for name in ("seen", "view_angle", "remembered")
     }
     assert 0 < min(reply.seen) < max(reply.seen) == 1
+
+
+def test_idle_workers_leave_their_nodes_and_come_back_for_jobs(service_process, connect, scene, shot, tmp_path):
+    """As an autoscaler needs it, which ends nodes that nobody uses."""
+    nodes = RayNodes(tmp_path, Path(__file__).parent)
+    nodes.add(2)
+    place = {"cluster": nodes.address, "cluster_cores": 1, "cluster_shared": False, "cluster_idle_minutes": 0.01}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in nodes.environment.items():
+            patch.setenv(name, value)
+        service = service_process(tmp_path / "data", **place)
+    wire = connect(service)
+    wire.upload_scene(scene)
+    for turn in range(2):
+        go = tmp_path / f"go {turn}"
+        jobs = [wire.submit(shot(f"wait {go}")) for _ in range(2)]
+        for job in jobs:
+            wire.wait_for_half(job)  # both at once
+        go.touch()
+        assert [wire.finish(job)[0].state for job in jobs] == ["done", "done"]
+        service.wait_for_log("had no work for a while and left its node")
+        service.log.clear()
+    assert len(wire.ask(Hello()).devices) == 1
+    assert service.stop() == 0
+    nodes.stop()
