@@ -8,7 +8,9 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 
+from campaigns.service import on_cluster
 from ex4d_core.errors import Ex4dError
 
 # Each with what it promises and how much it does by default.
@@ -28,6 +30,9 @@ CAMPAIGNS = {
     "tidying": ("old jobs are forgotten while a client greets: the service answers all the time; jobs", 50_000),
 }
 
+# Those whose services may have their workers anywhere.
+_ON_CLUSTER = ("fuzz", "load")
+
 
 def main(arguments: Sequence[str]) -> int:
     """Run a campaign; returns the exit code."""
@@ -40,13 +45,22 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("name", choices=CAMPAIGNS, metavar="NAME", help="one of the campaigns above")
     parser.add_argument("--seed", type=int, default=0, help="the same seed makes the same choices")
     parser.add_argument("--count", type=int, help="how much to do")
+    parser.add_argument(
+        "--cluster",
+        type=int,
+        metavar="NODES",
+        help=f"have the workers on a Ray cluster of so many nodes; with {', '.join(_ON_CLUSTER)}",
+    )
     options = parser.parse_args(arguments)
+    if options.cluster and options.name not in _ON_CLUSTER:
+        parser.error(f"--cluster is for {', '.join(_ON_CLUSTER)}; cluster_kills and cluster_split have their own")
     count = options.count or CAMPAIGNS[options.name][1]
     started = time.monotonic()
     # As Ctrl+C: what is mounted and started must go.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        outcome = importlib.import_module(f"campaigns.{options.name}").run(options.seed, count)
+        with on_cluster(options.cluster) if options.cluster else nullcontext():
+            outcome = importlib.import_module(f"campaigns.{options.name}").run(options.seed, count)
     except Ex4dError as error:
         print(f"{options.name}: {error}", file=sys.stderr)
         return 2

@@ -1,4 +1,4 @@
-"""A long preview whose frames four nodes of a Ray cluster render, and the same one by one worker: equal, bit for bit.
+"""A long preview, and its coverage, by four nodes of a Ray cluster, and the same by one worker: equal, bit for bit.
 
 The nodes see nothing of the service's files, as if they were other machines.
 """
@@ -26,6 +26,7 @@ from ex4d_core.scene import Scene, SceneWriter
 from ex4d_core.scene_manifest import SceneManifest
 from ex4d_core.shot import ShotRequest
 from ex4d_core.take_files import REQUEST_FILE
+from ex4d_core.view_messages import Coverage, GetCoverage
 
 _NODES = 4
 _WIDTH, _HEIGHT, _FOCAL = 256, 144, 240.0
@@ -38,17 +39,21 @@ def run(seed: int, count: int) -> Outcome:
         scene = _write_scene(folder / "scene", count, seed)
         request = ShotRequest(scene.digest, _orbit(count), label="split")
         runner: dict[str, Any] = {"runner": "ex4d.pipeline.take:generate_take"}
-        seconds = {}
+        seconds, coverage = {}, {}
         (folder / "one").mkdir()
-        seconds["one"] = _take(Service(folder / "one", **runner), folder / "one", scene, request, outcome)
+        service = Service(folder / "one", **runner)
+        seconds["one"], coverage["one"] = _take(service, folder / "one", scene, request, outcome)
         with closing(FourNodes(folder)) as nodes:
             (folder / "four").mkdir()
             place: dict[str, Any] = {"cluster": nodes.address, "cluster_cores": 1, "cluster_shared": False}
             service = Service(folder / "four", **place, **runner)
-            seconds["four"] = _take(service, folder / "four", scene, request, outcome, workers=_NODES)
+            seconds["four"], coverage["four"] = _take(service, folder / "four", scene, request, outcome, workers=_NODES)
         log = (folder / "four" / "data" / "logs" / "cluster.log").read_text()
         helped = len(re.findall(r"frames \d+ to \d+ of job", log))
         outcome.require(helped > 0, "no range was rendered by another worker")
+        covered = len(re.findall(r"coverage of shots of scene", log))
+        outcome.require(covered > 0, "no other worker has computed coverage")
+        outcome.require(coverage["one"] == coverage["four"], "their coverage differs")
         one, four = (sorted((folder / name / "take").iterdir()) for name in ("one", "four"))
         outcome.require([path.name for path in one] == [path.name for path in four], "they have other files")
         # All but what says when and where it was made.
@@ -58,6 +63,7 @@ def run(seed: int, count: int) -> Outcome:
     outcome.figures = {
         "frames": count,
         "ranges by others": helped,
+        "workers with coverage": covered,
         "files compared": len(compared),
         **{f"seconds with {name}": round(value, 1) for name, value in seconds.items()},
         **outcome.figures,
@@ -67,8 +73,8 @@ def run(seed: int, count: int) -> Outcome:
 
 def _take(
     service: Service, folder: Path, scene: Scene, request: ShotRequest, outcome: Outcome, workers: int = 1
-) -> float:
-    """Make a take; returns the seconds from when all workers were there."""
+) -> tuple[float, Coverage]:
+    """Make a take; returns the seconds from when all workers were there, and the coverage."""
     try:
         with closing(connected(service.address)) as client:
             deadline = time.monotonic() + PATIENCE
@@ -82,7 +88,8 @@ def _take(
                 client.wait(0.02)
                 client.require_answer(PATIENCE)
             outcome.require(take.state is not JobState.STOPPED, f"the take stopped: {take.reason}")
-            return time.monotonic() - began
+            seconds = time.monotonic() - began
+            return seconds, client.ask(GetCoverage(request.to_wire()), timeout=PATIENCE)
     finally:
         service.stop()
 
@@ -95,8 +102,6 @@ class FourNodes(RayNodes):
         os.environ.update(self.environment)
         for _ in range(_NODES):
             self.add()
-
-    close = RayNodes.stop
 
 
 def _write_scene(folder: Path, frames: int, seed: int) -> Scene:

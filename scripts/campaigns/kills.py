@@ -141,6 +141,13 @@ def running(service: Service) -> list[str]:
         return [job for (job,) in database.execute("SELECT id FROM jobs WHERE state = 'running'")]
 
 
+def begun_since(service: Service, moment: float) -> list[str]:
+    """Jobs that a worker took up after a moment, in seconds since 1970, whatever their state is now."""
+    path = Path(service.settings["data"]) / "jobs.sqlite"
+    with closing(sqlite3.connect(path, timeout=PATIENCE)) as database:
+        return [job for (job,) in database.execute("SELECT id FROM jobs WHERE started >= ?", (moment,))]
+
+
 def wait_for_running(service: Service, folder: Path, artist: ForkedProcess) -> None:
     """Wait until the client follows its takes, and a job runs."""
     deadline = time.monotonic() + PATIENCE

@@ -64,6 +64,18 @@ class RayNodes:
         """End a node and its workers as a power failure does."""
         self._ask("kill", node)
 
+    def drain(self, node: int) -> None:
+        """Announce a node's end to Ray, as a cloud does of a machine that it takes away, and wait until Ray knows."""
+        self._ask("drain", node)
+
+    def kill_head(self) -> None:
+        """End the head as a power failure does, and all nodes: what a head knows is lost with it, and they leave it."""
+        self._ask("kill-head")
+
+    def start_head(self) -> None:
+        """Start a head at the address of the one before; nodes must be added again."""
+        self._ask("start-head")
+
     def workers(self) -> list[psutil.Process]:
         """The workers of services on all nodes."""
         found = []
@@ -80,6 +92,8 @@ class RayNodes:
         self._process.wait()
         self._log.close()
 
+    close = stop
+
     def _ask(self, *words: Any) -> str:
         assert self._process.stdin
         print(*words, file=self._process.stdin, flush=True)
@@ -93,23 +107,45 @@ class RayNodes:
         return answer
 
 
+def _drain(address: str, node_id: str) -> None:
+    words = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--deadline-remaining-seconds", "3600", "--reason-message"]
+    ray = Path(sys.executable).with_name("ray")
+    command = [ray, "drain-node", "--address", address, "--node-id", node_id, *words, "the machine is taken away"]
+    subprocess.run(command, check=True)
+
+
 def main() -> None:
     """Run a cluster until the end of standard input."""
     from ray.cluster_utils import Cluster
 
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    cluster, nodes = Cluster(), []
-    cluster.add_node(num_cpus=0, object_store_memory=_OBJECT_STORE_BYTES, include_dashboard=False)
-    print(cluster.address, file=answers)
+    cluster, nodes = Cluster(), {}
+    head = {"num_cpus": 0, "object_store_memory": _OBJECT_STORE_BYTES, "include_dashboard": False}
+    cluster.add_node(**head)
+    address, number = cluster.address, 0
+    print(address, file=answers)
     for line in sys.stdin:
-        word, _, number = line.strip().partition(" ")
+        word, _, value = line.strip().partition(" ")
         if word == "add":
-            nodes.append(cluster.add_node(num_cpus=int(number), object_store_memory=_OBJECT_STORE_BYTES))
-            print(len(nodes) - 1, file=answers)
-        else:
-            cluster.remove_node(nodes[int(number)], allow_graceful=False)
+            nodes[number] = cluster.add_node(num_cpus=int(value), object_store_memory=_OBJECT_STORE_BYTES)
+            print(number, file=answers)
+            number += 1
+        elif word == "kill":
+            cluster.remove_node(nodes.pop(int(value)), allow_graceful=False)
             print("killed", file=answers)
+        elif word == "drain":
+            _drain(cluster.address, nodes[int(value)].node_id)
+            print("drained", file=answers)
+        elif word == "kill-head":
+            for node in (cluster.head_node, *nodes.values()):
+                node.kill_all_processes(check_alive=False, allow_graceful=False, wait=True)
+            nodes.clear()
+            print("killed", file=answers)
+        else:
+            cluster = Cluster()
+            cluster.add_node(**head, gcs_server_port=int(address.rpartition(":")[2]))
+            print(cluster.address, file=answers)
     cluster.shutdown()
 
 

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 import psutil
 
 from campaigns.forked import ForkedProcess
+from campaigns.ray_nodes import RayNodes
 from ex4d_core.cameras import CameraPath, intrinsics_matrix
 from ex4d_core.client import Client, ConnectionState
 from ex4d_core.messages import Hello, Message
@@ -30,6 +31,24 @@ ROOT = Path(__file__).resolve().parents[2]
 FRAMES, WIDTH, HEIGHT = 6, 32, 24
 # Nothing here should take a second; a busy machine must not look like a breach.
 PATIENCE = 240.0
+
+
+# Settings of every service, while its workers are on a cluster.
+_CLUSTER: dict[str, Any] = {}
+
+
+@contextmanager
+def on_cluster(nodes: int) -> Iterator[None]:
+    """Have the workers of all services on a Ray cluster of so many nodes of one core."""
+    with workplace() as folder, closing(RayNodes(folder, ROOT / "scripts")) as ray_nodes:
+        os.environ.update(ray_nodes.environment)
+        for _ in range(nodes):
+            ray_nodes.add()
+        _CLUSTER.update(cluster=ray_nodes.address, cluster_cores=1, cluster_shared=False)
+        try:
+            yield
+        finally:
+            _CLUSTER.clear()
 
 
 @contextmanager
@@ -68,6 +87,7 @@ class Service:
             "data": str(folder / "data"),
             "runner": "campaigns.runner:perform",
             "reserve_mb": 0,
+            **_CLUSTER,
             **settings,
         }
         self.start()

@@ -6,11 +6,13 @@ import heapq
 import random
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 import pytest
 
 from ex4d.pipeline.take import PartRenderer, generate_take
+from ex4d.service.cluster_demand import ClusterDemand, workers_to_have
 from ex4d.service.cluster_messages import Greeting, VersionError
 from ex4d.service.cluster_places import ClusterPlaces
 from ex4d.service.cluster_ranges import RangesToRender, SharedShot, ranges_of
@@ -52,6 +54,26 @@ def test_shots_of_the_same_models_do_not_all_wait_for_one_worker():
     assert left_to_warm(queue, "", [Busy("A", 60.0), Busy("A", 90.0), Busy("A", 180.0)], LOAD) == ["first", "second"]
     assert left_to_warm(queue, "B", [Busy("A", 60.0)], LOAD) == ["first"]
     assert left_to_warm(queue, "A", [Busy("A", 60.0), Busy("B", 0.0)], LOAD) == ["other"]
+
+
+def test_an_autoscaler_is_told_of_places_for_all_unfinished_jobs_whenever_that_changes():
+    asked = []
+    demand = ClusterDemand(resources_of(ServiceSettings(cluster="auto", cluster_gpu_memory=40)), partial(_note, asked))
+    for jobs in (0, 2, 2, 1, 0, 5000):
+        demand.tell(jobs)
+    assert asked[:3] == [[{"GPU": 1, GPU_MEMORY: 40}] * 2, [{"GPU": 1, GPU_MEMORY: 40}], []]
+    assert len(asked) == 4 and len(asked[3]) == 1000
+
+
+def _note(asked: list, *, bundles: list) -> None:
+    asked.append(bundles)
+
+
+def test_workers_leave_down_to_what_jobs_need_and_one():
+    assert workers_to_have(capacity=4, jobs=0, working=3) == 3
+    assert workers_to_have(capacity=4, jobs=0, working=0) == 1
+    assert workers_to_have(capacity=4, jobs=9, working=1) == 4
+    assert workers_to_have(capacity=0, jobs=9, working=1) == 0
 
 
 def test_models_are_told_apart_by_what_is_loaded_and_not_by_prompts_or_steps(shot):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ex4d.service.coverage_parts import CoverageParts
 from ex4d_core.cameras import CameraPath
 from ex4d_core.client import Client
 from ex4d_core.messages import Error, Hello, Welcome
@@ -52,6 +53,24 @@ def test_frames_in_any_order_are_computed_in_pieces_too(wire, scene, truck):
     assert wire.ask(GetCoverage(shot.to_wire())).seen == alone
     beyond = wire.ask(GetCoverage(replace(shot, source_frames=(*order[:-1], 6)).to_wire()))
     assert isinstance(beyond, Error) and beyond.code == "bad-request" and "footage frame 6" in beyond.text
+
+
+def test_parts_come_from_both_ends_and_the_first_values_count():
+    parts = CoverageParts(80)
+    assert (parts.take(), parts.take_elsewhere(), parts.take_elsewhere()) == (range(0, 8), range(48, 80), None)
+
+    def values(part: range, value: float) -> dict[str, list[float]]:
+        return {name: [value] * len(part) for name in ("seen", "view_angle", "remembered")}
+
+    taken = [range(0, 8), *(parts.take() for _ in range(5))]
+    assert taken[-1] == range(40, 48)
+    for part in taken:
+        parts.put(part.start, values(part, 0.25))
+    assert parts.reply() is None
+    assert parts.take() == range(48, 56), "what others have not brought is computed here"
+    parts.put(48, values(range(48, 80), 0.5))
+    parts.put(48, values(range(48, 56), 0.75))
+    assert parts.reply().seen == [0.25] * 48 + [0.5] * 32
 
 
 def test_the_newest_wins_and_views_come_in_between(service, wire, scene, truck):

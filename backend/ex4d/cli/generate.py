@@ -260,8 +260,8 @@ def _request_again(scene: Scene, options: argparse.Namespace, note: Callable[[st
     output, stereo = _output_settings(options, before.output), before.stereo
     if stereo.is_on and engine == "wan":
         note(
-            "the engine wan takes one eye, so this take is made without stereo, by the camera between its eyes or at its "
-            "pivot eye; docs/how-to/stereo.md has the way to a stereo final"
+            "the engine wan takes one eye, so this take is made without stereo, by the camera between its eyes or at "
+            "its pivot eye; docs/how-to/stereo.md has the way to a stereo final"
         )
         stereo = StereoSettings()
     return replace(

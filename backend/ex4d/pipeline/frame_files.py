@@ -102,12 +102,12 @@ class StateAfterFrames(EngineState):
     def __init__(self, state: EngineState, files: FrameFiles) -> None:
         """Keep the state where ``state`` does."""
         super().__init__(state.path)
-        self._files = files
+        self._state, self._files = state, files
 
     def save(self, values: Mapping[str, object]) -> None:
         """As `EngineState.save`, once all frames that the engine has yielded are delivered."""
         self._files.deliver_all()
-        super().save(values)
+        self._state.save(values)
 
 
 def _write(before: Callable[[], None] | None, path: Path, image: np.ndarray, texts: Mapping[str, str]) -> None:

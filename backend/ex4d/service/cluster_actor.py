@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import platformdirs
 
@@ -36,6 +36,7 @@ from ex4d.service.cluster_messages import (
 from ex4d.service.cluster_ranges import RangesToRender
 from ex4d.service.job_execution import compute_here
 from ex4d.service.job_store import ClaimLost
+from ex4d.service.kept_finals import engine_options
 from ex4d.service.logs import start_log
 from ex4d.service.refusals import refusal_for
 from ex4d.service.stored_inputs import open_scene
@@ -44,6 +45,7 @@ from ex4d_core.reconstruction import request_from_wire
 from ex4d_core.shot import ShotRequest
 
 if TYPE_CHECKING:
+    from ex4d.pipeline.coverage import SceneCoverage
     from ex4d.pipeline.take import PartRenderer
     from ex4d.raster import RenderedFrame
 
@@ -76,7 +78,7 @@ class ClusterWorker:
         start_log(logging.StreamHandler(sys.stderr), logging.INFO)
         context = ray.get_runtime_context()
         node = ray.util.get_node_ip_address()
-        return Greeting(__version__, node, context.get_node_id(), self._device, _model(self._device))
+        return Greeting(__version__, node, context.get_node_id(), self._device, model_of(self._device))
 
     def start(self, settings: WorkerSettings) -> None:
         """Import what jobs need, which takes seconds."""
@@ -108,6 +110,15 @@ class ClusterWorker:
         if last:
             inputs.complete(sha256)
 
+    def lacks_state(self, name: str) -> bool:
+        """Whether a final's state must be sent with `add_state`, since this node does not see the service's file."""
+        return not self._jobs[name].shared
+
+    def add_state(self, name: str, data: bytes) -> None:
+        """Take the next bytes of the engine's state of a final that continues."""
+        with open(self._jobs[name].state, "ab") as file:
+            file.write(data)
+
     def run(self, name: str) -> Iterator[_Event]:
         """Compute a job, and yield what comes of it."""
         job = self._jobs[name]
@@ -136,6 +147,16 @@ class ClusterWorker:
             job.renderer = PartRenderer(scene, job.request, **where)
         return list(job.renderer.frames(range(first, end)))
 
+    def cover(self, name: str, part: dict[str, Any], index: int) -> dict[str, list[float]]:
+        """Coverage of a part of a shot, as the live view process computes it; ``index`` is the number of its first."""
+        from ex4d.pipeline.coverage import SceneCoverage
+
+        job, request = self._jobs[name], ShotRequest.from_wire(part)
+        if job.coverage is None:
+            scene = open_scene(job.blobs, request.scene)
+            job.coverage = SceneCoverage(scene, device=self._device, machine=self._machine)
+        return dict(job.coverage.of(request, index=index).to_wire())
+
     def forget(self, name: str) -> None:
         """Let go of a job, and of its files here."""
         if job := self._jobs.pop(name, None):
@@ -147,6 +168,9 @@ class ClusterWorker:
             more = {}
             if job.order.ranges:
                 job.ranges = more["render"] = RangesToRender(job.order.ranges, partial(_want, job))
+            if job.order.state:
+                frames = [job.blobs.path(sha256) for sha256 in job.order.finished]
+                more |= engine_options(frames, job.state, job.folder, job.keep)
             compute_here(job.request, job.blobs, self._runner, **where, **more)
         except ClaimLost:
             pass
@@ -170,11 +194,14 @@ class _Job:
         self.events: queue.Queue[_Event | None] = queue.Queue(_WAITING)
         self.ranges: RangesToRender | None = None
         self.renderer: PartRenderer | None = None
+        self.coverage: SceneCoverage | None = None
         self._stopped, self._stage, self._told = threading.Event(), "", 0.0
         self.shared = _is_here(order)
         self.inputs: JobInputs | None = None if self.shared else cache.begin_job()
         self.blobs = self.inputs.blobs if self.inputs else BlobStore(Path(order.blobs))
         self.folder = self.inputs.work if self.inputs else Path(order.folder)
+        # What an earlier attempt has left.
+        self.state = Path(order.state) if self.shared else self.folder / "earlier.pt"
 
     def stop(self) -> None:
         self._stopped.set()
@@ -203,6 +230,10 @@ class _Job:
 
     def file(self, name: str, path: Path, sha256: str = "") -> None:
         self._deliver("file", -1, path, name, sha256)
+
+    def keep(self, path: Path) -> None:
+        """Hand over the engine's state after a window."""
+        self._deliver("state", -1, path)
 
     def _deliver(self, kind: str, number: int, path: Path, take_name: str = "", sha256: str = "") -> None:
         inside = path.relative_to(self.folder).as_posix()
@@ -236,8 +267,8 @@ def _machine_here(sent: MachineSettings) -> MachineSettings:
     return replace(sent, models=models, model_path=further)
 
 
-def _model(device: str) -> str:
-    """Of the processor, or of the GPU."""
+def model_of(device: str) -> str:
+    """Of this machine's processor, or of its GPU: equal models compute equal images."""
     if device != "cpu":
         import torch
 

@@ -5,10 +5,13 @@ the service must not import Ray. Each worker has a thread here, which claims and
 Lines on standard input:
 
     start WORKER | wake WORKER | kill WORKER
+    cover NUMBER PART      (a part of a shot's coverage, see `ex4d.service.cluster_coverage`)
 
 and on standard output:
 
     room COUNT             (workers that the nodes have room for)
+    idle COUNT             (workers that could compute coverage)
+    covered NUMBER [VALUES]     (a part of it; without values, nobody did)
     WORKER at DEVICE       (of which node it is)
     WORKER starting        (it waits for its place, or loads)
     WORKER ...             (as a worker process says, see `ex4d.service.worker`)
@@ -17,9 +20,11 @@ and on standard output:
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
+import sqlite3
 import sys
 import threading
 import time
@@ -27,12 +32,18 @@ from pathlib import Path
 
 import ray
 import ray.exceptions
+from ray.autoscaler.sdk import request_resources
 
+from ex4d.devices import Devices
 from ex4d.machine import MachineSettings
+from ex4d.service.cluster_actor import model_of
+from ex4d.service.cluster_demand import ClusterDemand, workers_to_have
+from ex4d.service.cluster_head import ClusterHead, head_at
 from ex4d.service.cluster_messages import VersionError
 from ex4d.service.cluster_place import Cluster, ClusterPlace, why_lost
 from ex4d.service.cluster_rules import resources_of, room_of
 from ex4d.service.job_execution import Report, WorkerLost, work
+from ex4d.service.job_store import JobStore
 from ex4d.service.processes import start_child
 from ex4d.service.settings import ServiceSettings
 from ex4d_core.errors import user_message
@@ -46,9 +57,9 @@ _LOOK_SECONDS = 1.0
 class _Worker:
     """A worker's thread, and how to wake and end it."""
 
-    def __init__(self, cluster: Cluster, name: str, report: Report):
+    def __init__(self, cluster: Cluster, head: ClusterHead, name: str, report: Report):
         self.wake = threading.Event()
-        self._cluster, self._name, self._report = cluster, name, report
+        self._cluster, self._head, self._name, self._report = cluster, head, name, report
         self._killed = threading.Event()
         self._place: ClusterPlace | None = None
         threading.Thread(target=self._run, name=f"worker {name}", daemon=True).start()
@@ -84,19 +95,26 @@ class _Worker:
             if place:
                 place.leave()
             reason, blames = end
+            if blames and not self._head.answers():
+                reason, blames = "was lost with the head of the cluster", False
             self._say("over", json.dumps({"reason": reason, "blames": blames}))
 
     def _say(self, *words: str) -> None:
         self._report(self._name, *words)
 
 
-def _obey(cluster: Cluster, report: Report) -> None:
+def _obey(cluster: Cluster, head: ClusterHead, report: Report) -> None:
     """Do what standard input says, to its end."""
     workers: dict[str, _Worker] = {}
     for line in sys.stdin:
         word, _, name = line.strip().partition(" ")
         if word == "start":
-            workers[name] = _Worker(cluster, name, report)
+            workers[name] = _Worker(cluster, head, name, report)
+        elif word == "cover":
+            number, _, part = name.partition(" ")
+            for dropped in cluster.questions.add(int(number), part):
+                report("covered", str(dropped))
+            cluster.wake_all()
         elif word == "wake" and name in workers:
             workers[name].wake.set()
         elif word == "kill" and name in workers:
@@ -107,6 +125,8 @@ def _obey(cluster: Cluster, report: Report) -> None:
 
 def _connect(address: str) -> None:
     """Join the cluster, or end with a sentence."""
+    if (head := head_at(address)) and not head.answers():
+        sys.exit(head.gone_text())
     try:
         ray.init(address, namespace="ex4d", logging_level=logging.WARNING)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
@@ -117,12 +137,24 @@ def _connect(address: str) -> None:
         )
 
 
+def _leave_with(head: ClusterHead, report: Report, workers: Cluster) -> None:
+    """In a thread: end this process once the head is gone, so that the next one joins the head that comes."""
+    head.wait_until_gone()
+    end = json.dumps({"reason": "was lost with the head of the cluster", "blames": False})
+    for place in list(workers.places):
+        report(place.name, "over", end)
+    # Ray would wait for the head at an orderly end.
+    print(head.gone_text(), file=sys.stderr, flush=True)
+    os._exit(1)
+
+
 def main() -> None:
     """Drive until the end of standard input."""
     options, output = start_child("The driver of a cluster", "settings")
     given = json.loads(options.settings)
     machine = MachineSettings.from_json(given.pop("machine"))
-    settings = ServiceSettings(**{**given, "data": Path(given["data"])}, machine=machine)
+    given |= {"data": Path(given["data"]), "devices": tuple(given["devices"])}
+    settings = ServiceSettings(**given, machine=machine)
     lock = threading.Lock()
 
     def report(*words: str) -> None:
@@ -135,13 +167,33 @@ def main() -> None:
 
     assert settings.cluster, "only a service with a cluster has a driver"
     _connect(settings.cluster)
-    cluster, resources, told = Cluster(settings), resources_of(settings), -1
-    threading.Thread(target=_obey, args=(cluster, report), name="stdin", daemon=True).start()
+    model = model_of(Devices.parse(settings.devices[0]).first)
+    cluster, resources, told = Cluster(settings, report, model), resources_of(settings), (-1, -1)
+    store, demand = JobStore(settings.database), ClusterDemand(resources, request_resources)
+    head = ClusterHead(ray.get_runtime_context().gcs_address)
+    threading.Thread(target=_leave_with, args=(head, report, cluster), name="head", daemon=True).start()
+    threading.Thread(target=_obey, args=(cluster, head, report), name="stdin", daemon=True).start()
+    jobs = 0
     while True:
         room = sum(room_of(node["Resources"], resources) for node in ray.nodes() if node["Alive"])
-        if room != told:
+        with contextlib.suppress(sqlite3.OperationalError):  # a full disk, or a moment's lock
+            jobs = store.unfinished()
+        demand.tell(jobs)
+        leaving = None
+        if settings.cluster_idle_minutes:
+            places, long_ago = list(cluster.places), time.monotonic() - settings.cluster_idle_minutes * 60
+            if len(places) > max(1, jobs):
+                leaving = next((one for one in places if one.idle_since < long_ago), None)
+            room = workers_to_have(room, jobs, len(places) - (leaving is not None))
+        idle = sum(place.can_cover for place in list(cluster.places))
+        if room != told[0]:
             report("room", str(room))
-            told = room
+        if idle != told[1]:
+            report("idle", str(idle))
+        told = room, idle
+        if leaving:  # after the room, so that nobody takes its place
+            leaving.leaves = True
+            leaving.wake.set()
         time.sleep(_LOOK_SECONDS)
 
 

@@ -67,6 +67,8 @@ class JobOrder:
         blobs: of the owner, likewise.
         mark: name and content of a file in ``folder``; "" where nothing is shared.
         ranges: first frames of the ranges that are rendered apart, and the frames' number; () for all at once.
+        finished: SHA-256 of the first frames of a final, which an earlier attempt has made; they are ``inputs``, too.
+        state: of the service, its file with the engine's state for a final that continues; "" for other jobs.
     """
 
     name: str
@@ -76,6 +78,8 @@ class JobOrder:
     blobs: str
     mark: str = ""
     ranges: tuple[int, ...] = ()
+    finished: tuple[str, ...] = ()
+    state: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,10 +93,10 @@ class Progressed:
 
 @dataclass(frozen=True)
 class Delivered:
-    """A frame, estimate or file is finished; its `Piece` objects follow, unless the driver sees it itself.
+    """A frame, estimate, file or engine's state is finished; its `Piece`s follow, unless the driver sees it itself.
 
     Attributes:
-        kind: "frame", "estimate" or "file".
+        kind: "frame", "estimate", "file" or "state".
         number: of a frame or estimate; -1 otherwise.
         name: of the file in the job's folder.
         take_name: of a file of the take, "" otherwise.

@@ -6,16 +6,18 @@ has idle workers render ranges of a shot that another one runs.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import secrets
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 import ray.exceptions
@@ -23,6 +25,7 @@ from cachetools import LRUCache
 
 from ex4d.service.blob_store import BlobStore
 from ex4d.service.cluster_actor import PIECE_BYTES, ClusterWorker
+from ex4d.service.cluster_coverage import CoverageQuestion, CoverageQuestions, packed
 from ex4d.service.cluster_messages import (
     Failed,
     Greeting,
@@ -34,18 +37,19 @@ from ex4d.service.cluster_messages import (
 from ex4d.service.cluster_ranges import SharedShot, ranges_of
 from ex4d.service.cluster_results import Results
 from ex4d.service.cluster_rules import Busy, left_to_warm, models_of, seconds_left
-from ex4d.service.job_execution import Report, WorkerLost
+from ex4d.service.job_execution import JobSink, Report, WorkerLost
 from ex4d.service.job_store import ClaimedJob, JobStore
+from ex4d.service.kept_finals import KeptFinal
 from ex4d.service.refusals import Refusal
 from ex4d.service.settings import ServiceSettings
 from ex4d.service.stored_inputs import VERIFY_STAGE, StoredInput, open_scene, scene_inputs, verify_inputs
+from ex4d.service.users import user_folder
 from ex4d_core import __version__
+from ex4d_core.errors import Ex4dError
 from ex4d_core.passes import PassesRequest
 from ex4d_core.reconstruction import ReconstructionRequest
+from ex4d_core.shot import ShotRequest
 from ex4d_core.stages import LOAD_STAGE, StageDetails, stage_and_eta
-
-if TYPE_CHECKING:
-    from ex4d.pipeline.take import TakeSink
 
 log = logging.getLogger("ex4d.service.cluster_driver")
 
@@ -59,6 +63,10 @@ _STARTING_SECONDS = 5.0
 _LOOKED_AT = 64
 # Ray learns in this time why a worker that is lost has ended.
 _CAUSE_SECONDS = 20.0
+# Scenes that a worker keeps open for coverage.
+_COVERED_SCENES = 2
+# The service has computed it long before.
+_COVER_SECONDS = 60.0
 # Events of a job that wait in the object store.
 _EVENTS = 8
 
@@ -100,9 +108,15 @@ class Cluster:
         load_seconds: how long models took to load, by their text.
         lock: for all of these.
         pieces: of files that were sent, by hash and offset, in the object store.
+        report: writes a line to the service.
+        model: of the device of the service's live views, whose coverage is computed on equal ones, too.
+        questions: parts of such coverage.
     """
 
     settings: ServiceSettings
+    report: Report
+    model: str
+    questions: CoverageQuestions = field(default_factory=CoverageQuestions)
     places: list[ClusterPlace] = field(default_factory=list)
     shared: list[SharedJob] = field(default_factory=list)
     load_seconds: dict[str, float] = field(default_factory=dict)
@@ -112,7 +126,7 @@ class Cluster:
     )
 
     def wake_all(self) -> None:
-        """Have idle workers look for ranges."""
+        """Have idle workers look for ranges and coverage."""
         with self.lock:
             for place in self.places:
                 if place.rests:
@@ -133,10 +147,14 @@ class ClusterPlace:
         self.cluster, self.name, self.wake = cluster, name, wake
         self.device = "the cluster"
         self.model = self.held = ""
-        self.rests = False
+        self.rests = self.leaves = False
+        # Since when it has no job; infinity while it has.
+        self.idle_since = time.monotonic()
         self._reported: object = None
         # Jobs of others of which it renders ranges.
         self._helped: set[str] = set()
+        # Scenes of whose shots it computes coverage, the last one last.
+        self._covered: OrderedDict[str, None] = OrderedDict()
         # Of its present job: models, stage, and since when that lasts.
         self._busy, self._loading, self._stage, self._since, self._left = False, "", "", 0.0, float("inf")
         device = "cuda" if resources.get("num_gpus") else "cpu"
@@ -195,24 +213,34 @@ class ClusterPlace:
             return Busy(self.held, 0.0)
         return Busy(self._loading or self.held, max(self._left - (time.monotonic() - self._since), 0.0))
 
-    def compute(self, job: ClaimedJob, blobs: BlobStore, *, sink: TakeSink, folder: Path) -> None:
+    def compute(
+        self, job: ClaimedJob, blobs: BlobStore, *, sink: JobSink, folder: Path, kept: KeptFinal | None
+    ) -> None:
         """See `WorkPlace`."""
-        order = self._order(job, blobs, sink, folder)
+        order = self._order(job, blobs, sink, folder, kept)
         self._loading, self._busy, self._left = models_of(job.request), True, float("inf")
+        self.idle_since, self.leaves = float("inf"), False
         with self._sharing(order, blobs) as shared:
             try:
                 self._send_inputs(order, blobs, lambda: sink.progress(VERIFY_STAGE, 0, 1))
                 self._take_results(order, shared, sink, folder)
             finally:
-                self._busy = False
+                self._busy, self.idle_since = False, time.monotonic()
                 self.actor.forget.remote(order.name)
         if self._loading:
             self.held, self._loading = self._loading, ""
 
     def idle(self, wake: threading.Event, seconds: float) -> None:
-        """Render ranges of others' shots while there are any; see `WorkPlace`."""
-        while not wake.is_set() and (found := self._range_to_help()):
-            self._help(*found)
+        """Compute coverage, and render ranges of others' shots, while there are any; see `WorkPlace`."""
+        if self.leaves:
+            raise WorkerLost("had no work for a while and left its node", False)
+        while not wake.is_set():
+            if self.can_cover and (question := self.cluster.questions.take()):
+                self._cover(question)
+            elif found := self._range_to_help():
+                self._help(*found)
+            else:
+                break
         with self.cluster.lock:
             over = self._helped - {one.order.name for one in self.cluster.shared}
             self.rests = True
@@ -222,7 +250,39 @@ class ClusterPlace:
         wake.wait(seconds)
         self.rests = False
 
-    def _order(self, job: ClaimedJob, blobs: BlobStore, sink: TakeSink, folder: Path) -> JobOrder:
+    @property
+    def can_cover(self) -> bool:
+        """Whether it is idle, and computes the same coverage as the service's live views."""
+        return not self._busy and self.model == self.cluster.model
+
+    def _cover(self, question: CoverageQuestion) -> None:
+        """Compute a part of a shot's coverage; the service does that itself if it cannot be done here."""
+        request = ShotRequest.from_wire(question.coverage)
+        name = f"coverage of {question.user} {request.scene}"
+        values = ()
+        try:
+            if name not in self._covered:
+                blobs = BlobStore(user_folder(self.cluster.settings.data, question.user))
+                inputs = scene_inputs(open_scene(blobs, request.scene), deep=False)
+                files = ((request.scene, blobs.size(request.scene) or 0), *((one.sha256, one.size) for one in inputs))
+                self._send_inputs(JobOrder(name, question.coverage, files, "", ""), blobs, lambda: None)
+                log.info("coverage of shots of scene %.8s is computed on %s, too", request.scene, self.device)
+            self._covered[name] = None
+            self._covered.move_to_end(name)
+            if len(self._covered) > _COVERED_SCENES:
+                self.actor.forget.remote(self._covered.popitem(last=False)[0])
+            answer = self.actor.cover.remote(name, question.coverage, question.index)
+            if ray.wait([answer], timeout=_COVER_SECONDS)[0]:
+                values = (packed(self._get(answer)),)
+        # The service tells the client what is wrong with the request or its files.
+        except (ray.exceptions.RayTaskError, Ex4dError, OSError) as error:
+            log.warning("cannot compute coverage on %s: %s", self.device, error)
+        finally:
+            self.cluster.report("covered", str(question.number), *values)
+
+    def _order(
+        self, job: ClaimedJob, blobs: BlobStore, sink: JobSink, folder: Path, kept: KeptFinal | None
+    ) -> JobOrder:
         """What the worker is told, after a check of all that it reads."""
         request = job.request
         if isinstance(request, ReconstructionRequest):
@@ -233,6 +293,8 @@ class ClusterPlace:
             inputs = scene_inputs(open_scene(blobs, request.scene, deep=deep), deep=deep)
             files = [(request.scene, blobs.size(request.scene) or 0), *((one.sha256, one.size) for one in inputs)]
         verify_inputs(blobs, inputs, sink.progress)
+        finished = kept.frames if kept else ()
+        files += [(sha256, blobs.size(sha256) or 0) for sha256 in finished]
         settings, mark = self.cluster.settings, ""
         if settings.cluster_shared:
             mark = secrets.token_hex(16)
@@ -246,6 +308,8 @@ class ClusterPlace:
             str(blobs.folder),
             mark,
             ranges_of(request) if shared else (),
+            finished,
+            str(kept.state) if kept else "",
         )
 
     @contextmanager
@@ -274,6 +338,16 @@ class ClusterPlace:
                 piece = self._piece(blobs, sha256, offset)
                 self._get(self.actor.add_piece.remote(order.name, sha256, offset, piece, last))
 
+        if order.state and self._get(self.actor.lacks_state.remote(order.name)):
+            self._send_state(order.name, Path(order.state), step)
+
+    def _send_state(self, name: str, state: Path, step: Callable[[], None]) -> None:
+        """Send what an earlier attempt at a final has left, if it has."""
+        with contextlib.suppress(FileNotFoundError), open(state, "rb") as file:
+            while data := file.read(PIECE_BYTES):
+                step()
+                self._get(self.actor.add_state.remote(name, data))
+
     def _piece(self, blobs: BlobStore, sha256: str, offset: int) -> Any:
         """Some bytes of a file in the object store, from which any node may take them."""
         with self.cluster.lock:
@@ -285,7 +359,7 @@ class ClusterPlace:
                 self.cluster.pieces[sha256, offset] = known
         return known[0]
 
-    def _take_results(self, order: JobOrder, shared: SharedShot | None, sink: TakeSink, folder: Path) -> None:
+    def _take_results(self, order: JobOrder, shared: SharedShot | None, sink: JobSink, folder: Path) -> None:
         results = Results(sink, folder)
         problem: BaseException | None = None
         for one in self._events(order.name):

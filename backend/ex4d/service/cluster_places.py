@@ -13,10 +13,15 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
+from typing import Any
 
 from ex4d.installation import install_command
+from ex4d.service.cluster_coverage import packed, unpacked
+from ex4d.service.cluster_head import head_at
+from ex4d.service.coverage_parts import Values
 from ex4d.service.inbox import Inbox
 from ex4d.service.processes import ChildProcess
 from ex4d.service.settings import ServiceError, ServiceSettings
@@ -71,6 +76,8 @@ class ClusterPlaces:
         self._workers: dict[str, _ClusterWorker] = {}
         self._room, self._problem = 0, "connecting"
         self._start_at, self._failed = 0.0, 0
+        # Idle workers that can compute coverage, and what to do with the parts that they are asked for.
+        self._idle, self._asked, self._questions = 0, 0, dict[int, Callable[[Values], None]]()
 
     def devices(self) -> Sequence[str]:
         """As many as the nodes have room for; which node each gets is Ray's business."""
@@ -97,6 +104,24 @@ class ClusterPlaces:
             if self._driver:
                 self._driver.input.write(" ".join(words).encode() + b"\n")
 
+    def free(self) -> int:
+        """See `ex4d.service.coverage_parts.CoverageHelpers`."""
+        return max(self._idle - len(self._questions), 0)
+
+    def cover(self, message: Mapping[str, Any], done: Callable[[Values], None]) -> None:
+        """See `ex4d.service.coverage_parts.CoverageHelpers`."""
+        self._asked += 1
+        self._questions[self._asked] = done
+        self.tell("cover", str(self._asked), packed(message))
+
+    def _covered(self, number: int, values: Values | None) -> None:
+        done = self._questions.pop(number, None)
+        if done and values:
+            done(values)
+
+    def _has_idle(self, count: int) -> None:
+        self._idle = count
+
     def tick(self) -> float:
         """Start a driver where there is none."""
         now = time.monotonic()
@@ -113,7 +138,7 @@ class ClusterPlaces:
 
     def _start_driver(self) -> None:
         settings = self._settings
-        names = ("hang_seconds", "reserve_mb", "runner")
+        names = ("devices", "hang_seconds", "reserve_mb", "runner")
         given = {name: getattr(settings, name) for name in (*names, *_cluster_fields(settings))}
         given |= {"data": str(settings.data), "machine": settings.machine.to_json()}
         # Nothing is reported to Ray's makers.
@@ -129,26 +154,35 @@ class ClusterPlaces:
             name, _, rest = line.decode().strip().partition(" ")
             if name == "room":
                 self._inbox.post(lambda room=int(rest): self._has_room(room))
+            elif name == "idle":
+                self._inbox.post(partial(self._has_idle, int(rest)))
+            elif name == "covered":
+                number, _, values = rest.partition(" ")
+                self._inbox.post(partial(self._covered, int(number), unpacked(values) if values else None))
             elif worker := self._workers.get(name):
                 worker.heard(rest)
         driver.wait()
-        self._inbox.post(lambda: self._lost(driver))
+        # Ray ends a driver whose head has ended, in several ways.
+        head = head_at(self._settings.cluster or "")
+        with_head = head is not None and not head.answers()
+        self._inbox.post(lambda: self._lost(driver, blames=not with_head))
 
     def _has_room(self, room: int) -> None:
         log.info("the cluster %s has room for %d workers", self._settings.cluster, room)
         self._room, self._problem, self._failed = room, "", 0
 
-    def _lost(self, driver: ChildProcess) -> None:
+    def _lost(self, driver: ChildProcess, *, blames: bool) -> None:
         said = last_lines(self._log, driver.log_start)
         reason = ending(driver.returncode)
         log.warning("the driver of the cluster %s%s", reason, "; its last lines:\n" + "\n".join(said) if said else "")
         driver.close()
-        self._driver, self._room = None, 0
+        self._driver, self._room, self._idle = None, 0, 0
+        self._questions.clear()
         self._problem = said[-1] if said and driver.returncode == 1 else f"its driver {reason}"
         self._start_at = time.monotonic() + min(_FIRST_PAUSE_SECONDS * 2**self._failed, _LONGEST_PAUSE_SECONDS)
         self._failed += 1
         for worker in self._workers.values():
-            worker.ended(WorkerEnd(f"lost the driver of the cluster, which {reason}"))
+            worker.ended(WorkerEnd(f"lost the driver of the cluster, which {reason}", blames=blames))
 
     def forget(self, name: str) -> None:
         """A worker has ended."""

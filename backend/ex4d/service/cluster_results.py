@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ex4d.service.cluster_messages import Delivered, Piece, Progressed
-
-if TYPE_CHECKING:
-    from ex4d.pipeline.take import TakeSink
+from ex4d.service.job_execution import JobSink
 
 
 class Results:
     """Of one job; see the module."""
 
-    def __init__(self, sink: TakeSink, folder: Path):
+    def __init__(self, sink: JobSink, folder: Path):
         """Args: ``folder`` is for files on their way; the worker may have put them there itself."""
         self._sink, self._folder = sink, folder
         self._coming: Delivered | None = None
@@ -44,6 +41,8 @@ class Results:
         path = self._folder / one.name
         if one.kind == "file":
             self._sink.file(one.take_name, path, one.sha256)
+        elif one.kind == "state":
+            self._sink.keep(path)
         elif one.kind == "frame":
             self._sink.frame(one.number, path)
         else:

@@ -20,11 +20,13 @@ from ex4d.machine import MachineSettings
 from ex4d.service.blob_store import BlobStore
 from ex4d.service.disk_room import DiskRoom, folder_bytes
 from ex4d.service.job_store import Claim, ClaimedJob, ClaimLost, JobStore
+from ex4d.service.kept_finals import KeptFinal, kept_final
 from ex4d.service.logs import working_on
 from ex4d.service.refusals import refusal_for
 from ex4d.service.settings import ServiceSettings
 from ex4d.service.stored_inputs import open_scene, scene_inputs, verify_inputs
 from ex4d.service.users import user_folder
+from ex4d_core.durable_files import put_in_place
 from ex4d_core.errors import user_message
 from ex4d_core.passes import PassesRequest
 from ex4d_core.reconstruction import AnyRequest, ReconstructionRequest
@@ -76,8 +78,13 @@ class WorkPlace(Protocol):
         """Queued jobs that this worker does not take now."""
         ...
 
-    def compute(self, job: ClaimedJob, blobs: BlobStore, *, sink: TakeSink, folder: Path) -> None:
+    def compute(
+        self, job: ClaimedJob, blobs: BlobStore, *, sink: JobSink, folder: Path, kept: KeptFinal | None
+    ) -> None:
         """Compute a job whose inputs are in ``blobs``, with files on their way to ``sink`` in ``folder``.
+
+        Args:
+            kept: what earlier attempts have left; None for a job that starts at its beginning.
 
         Raises:
             ClaimLost: the sink did.
@@ -97,9 +104,17 @@ class JobSink:
     Every method raises `ClaimLost` once the job is no longer this worker's.
     """
 
-    def __init__(self, store: JobStore, blobs: BlobStore, claim: Claim, report: Report, room: DiskRoom):
-        """Write for a claim."""
-        self._room = room
+    def __init__(
+        self,
+        store: JobStore,
+        blobs: BlobStore,
+        claim: Claim,
+        report: Report,
+        room: DiskRoom,
+        kept: KeptFinal | None = None,
+    ):
+        """Write for a claim; ``kept`` has the place of what the next attempt needs."""
+        self._room, self._kept = room, kept
         self._store = store
         self._blobs = blobs
         self._claim = claim
@@ -131,6 +146,12 @@ class JobSink:
     def file(self, name: str, path: Path, sha256: str = "") -> None:
         """Store a finished file, whose hash may be known, and announce it."""
         self._add("file", path, name, sha256=sha256)
+
+    def keep(self, path: Path) -> None:
+        """Keep an engine's state for the next attempt, and take its file away."""
+        assert self._kept, "only of jobs that continue"
+        self._patiently(lambda: self._store.require_claim(self._claim))
+        put_in_place(path, self._kept.state)
 
     def _add(self, kind: str, path: Path, name: str = "", index: int = -1, sha256: str = "") -> None:
         # Hours of work may be in this file.
@@ -195,11 +216,16 @@ def run_job(
         Whether the job's work is over.
     """
     room = DiskRoom(settings.data, settings.reserve_mb * 1e6)
-    sink = JobSink(store, blobs, job, report, room)
+    # Other runners, as tests have them, do not continue.
+    continues = settings.runner == ServiceSettings.runner
+    kept = kept_final(store, blobs, settings.data, job.job, job.request) if continues else None
+    if kept and kept.frames:
+        log.info("job %s continues after %d finished frames", job.job, len(kept.frames))
+    sink = JobSink(store, blobs, job, report, room, kept)
     end, over = partial(store.finish, job), True
     try:
         folder.mkdir(parents=True)
-        place.compute(job, blobs, sink=sink, folder=folder)
+        place.compute(job, blobs, sink=sink, folder=folder, kept=kept)
     except ClaimLost as lost:
         end = partial(log.info, "%s; dropped", lost)
     except WorkerLost:

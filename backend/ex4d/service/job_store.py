@@ -252,7 +252,7 @@ class JobStore(JobQueries, JobTidying):
         self._db.execute("PRAGMA synchronous = NORMAL")
         try:
             with self._transaction():
-                self._require_claim(claim)
+                self.require_claim(claim)
                 self._db.execute(
                     "UPDATE jobs SET stage = ?, done = ?, total = ?, updated = ? WHERE id = ?",
                     (stage, done, total, time.time(), claim.job),
@@ -272,7 +272,7 @@ class JobStore(JobQueries, JobTidying):
             size: of the blob.
         """
         with self._transaction():
-            self._require_claim(claim)
+            self.require_claim(claim)
             return self._add_event(claim.job, kind, name, index, sha256, size)
 
     def put_back(self, claim: Claim, room: int, reason: str) -> None:
@@ -284,7 +284,7 @@ class JobStore(JobQueries, JobTidying):
             reason: for people, while it waits.
         """
         with self._transaction():
-            self._require_claim(claim)
+            self.require_claim(claim)
             self._enter(claim.job, "queued", reason)
             self._db.execute(
                 "UPDATE jobs SET room = ?, stage = ?, attempt = attempt - 1 WHERE id = ?",
@@ -294,13 +294,13 @@ class JobStore(JobQueries, JobTidying):
     def finish(self, claim: Claim) -> None:
         """End a job that is done."""
         with self._transaction():
-            self._require_claim(claim)
+            self.require_claim(claim)
             self._enter(claim.job, "done")
 
     def fail(self, claim: Claim, reason: str) -> None:
         """End a job that failed; the reason is for people."""
         with self._transaction():
-            self._require_claim(claim)
+            self.require_claim(claim)
             self._enter(claim.job, "failed", reason)
 
     # For the service, about workers that have ended.
@@ -356,7 +356,8 @@ class JobStore(JobQueries, JobTidying):
                     self._enter(job, "failed", _DOWN_REASON.format(downs=downs + 1))
         return [job for job, _ in running]
 
-    def _require_claim(self, claim: Claim) -> None:
+    def require_claim(self, claim: Claim) -> None:
+        """Raise `ClaimLost` unless the job is still this worker's."""
         row = self._db.execute("SELECT claim, state FROM jobs WHERE id = ?", (claim.job,)).fetchone()
         if row is None or row[0] != claim.secret:
             state = row[1] if row else "deleted"

@@ -2,8 +2,8 @@
 
 Of each kind and client only the newest request counts, and users take turns. The process (see
 `ex4d.service.live_view_process`) is apart from the workers, so that an artist who drags a keyframe sees the result at
-once, whatever is being generated. It computes the coverage of a shot in pieces: a view waits for one of them at most,
-and a newer request replaces an older one halfway.
+once, whatever is being generated. It computes the coverage of a shot in parts: a view waits for one of them at most,
+and a newer request replaces an older one halfway. Idle workers of a cluster compute parts of a long shot, too.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 
 import psutil
 
+from ex4d.service.coverage_parts import CoverageHelpers, CoverageParts, Values
 from ex4d.service.inbox import Inbox
 from ex4d.service.processes import ChildProcess, read_messages, shorten_log, write_message
 from ex4d.service.refusals import Refusal
@@ -26,7 +27,7 @@ from ex4d.service.settings import ServiceSettings
 from ex4d.service.uploads import Answer
 from ex4d_core.messages import Message
 from ex4d_core.shot import ShotRequest
-from ex4d_core.view_messages import Coverage, View
+from ex4d_core.view_messages import View
 
 log = logging.getLogger(__name__)
 
@@ -35,22 +36,21 @@ _TIMEOUT_SECONDS = 120.0
 _LOOK_SECONDS = 0.5
 _TRIES = 2
 _IDLE_SECONDS = 3600.0
-# Frames of coverage in a piece: about as slow as one view of full size.
-_PIECE_FRAMES = 8
 # Frames of all requests that wait, of all clients: 200 bytes each. The longest request has 100,000.
 _MAX_WAITING_FRAMES = 300_000
 
 
 @dataclass
 class ViewRequest:
-    """A client's request; ``coverage`` is None for a view, else the values so far."""
+    """A client's request; ``coverage`` is None for a view, else has the values so far; ``part`` is in the process."""
 
     client: bytes
     user: str
     request_id: int
     request: ShotRequest
     answer: Answer
-    coverage: dict[str, list[float]] | None = None
+    coverage: CoverageParts | None = None
+    part: range = range(0)
     tries: int = 0
 
     @property
@@ -62,24 +62,33 @@ class ViewRequest:
         """What the process is asked next."""
         if self.coverage is None:
             return {"user": self.user, "view": self.request.to_wire()}
-        start = len(self.coverage["seen"])
-        part = self.request.part(start, start + _PIECE_FRAMES)
-        return {"user": self.user, "coverage": part.to_wire(), "index": start}
+        self.part = self.coverage.take()
+        return self.message_of(self.part)
+
+    def message_of(self, part: range) -> dict[str, Any]:
+        """What is asked about some frames' coverage."""
+        return {"user": self.user, "coverage": self.request.part(part.start, part.stop).to_wire(), "index": part.start}
 
     def reply_to(self, result: dict[str, Any]) -> Message | None:
-        """The client's reply; None while pieces of it are missing."""
+        """The client's reply; None while parts of it are missing."""
         if self.coverage is None:
             return View(**result)
-        for name, values in result.items():
-            self.coverage[name] += values
-        return Coverage(**self.coverage) if len(self.coverage["seen"]) >= len(self.request.camera) else None
+        self.coverage.put(self.part.start, result)
+        return self.coverage.reply()
 
 
 class LiveViewQueue:
     """Keeps the live view process busy; to be used on the service's loop only."""
 
-    def __init__(self, settings: ServiceSettings, inbox: Inbox):
-        """Without a process, which starts at the first request."""
+    def __init__(self, settings: ServiceSettings, inbox: Inbox, helpers: CoverageHelpers | None = None):
+        """Without a process, which starts at the first request.
+
+        Args:
+            settings: of the service.
+            inbox: of its loop.
+            helpers: compute parts of long shots' coverage, too.
+        """
+        self._helpers = helpers
         self._settings = settings
         self._inbox = inbox
         self._process: ChildProcess | None = None
@@ -98,8 +107,8 @@ class LiveViewQueue:
 
     def ask_coverage(self, client: bytes, user: str, request_id: int, request: ShotRequest, answer: Answer) -> None:
         """Compute the coverage of a shot; drops a request for coverage of this client, even halfway."""
-        values: dict[str, list[float]] = {"seen": [], "view_angle": [], "remembered": []}
-        self._add(ViewRequest(client, user, request_id, request, answer, values))
+        parts = CoverageParts(len(request.camera))
+        self._add(ViewRequest(client, user, request_id, request, answer, parts))
 
     def tick(self) -> float:
         """Kill a process that hangs; returns the seconds until the next call is due."""
@@ -133,7 +142,25 @@ class LiveViewQueue:
             # Of whoever has the most, so that nobody loses a request to another.
             [(user, _)] = self._waiting_frames().most_common(1)
             _supersede(self._pop_oldest(user))
+        self._deal_out(added)
         self._next()
+
+    def _deal_out(self, request: ViewRequest) -> None:
+        """Have idle workers elsewhere compute the end of a long shot's coverage."""
+        parts, helpers = request.coverage, self._helpers
+        while helpers and parts and helpers.free() and (part := parts.take_elsewhere()):
+            helpers.cover(request.message_of(part), partial(self._helped, request, part.start))
+
+    def _helped(self, request: ViewRequest, start: int, values: Values) -> None:
+        waits = self._waiting.get(request.key) is request
+        if request.coverage is None or not (waits or self._current is request):
+            return  # answered or replaced meanwhile
+        request.coverage.put(start, values)
+        if waits and (reply := request.coverage.reply()):
+            del self._waiting[request.key]
+            request.answer(reply)
+            return
+        self._deal_out(request)
 
     def _waiting_frames(self) -> Counter[str]:
         frames: Counter[str] = Counter()

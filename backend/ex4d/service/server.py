@@ -96,9 +96,10 @@ def run_service(settings: ServiceSettings) -> int:
         log.info("%s", used(settings))
 
         store.set_patience(_PATIENCE_SECONDS)
-        views = LiveViewQueue(settings, inbox)
+        cluster = ClusterPlaces(settings, inbox) if settings.cluster else None
+        views = LiveViewQueue(settings, inbox, cluster)
         stack.callback(views.stop)
-        places = ClusterPlaces(settings, inbox) if settings.cluster else LocalPlaces(settings)
+        places = cluster or LocalPlaces(settings)
         told = (lambda job: front.job_changed(job), lambda job: front.job_left(job))
         workers = Workers(settings, store, inbox, *told, places)
         logs, allowed = settings.data / "logs", settings.weights_allowed

@@ -99,6 +99,8 @@ class ServiceSettings(Settings):
         cluster_cores: workers there run on the CPU, on so many cores each; None: one on each GPU.
         cluster_gpu_memory: GB of the nodes' resource ``gpu_memory_gb`` that each worker takes; 0: none.
         cluster_cache_gb: footage and scenes that a node's machine keeps; above it the least recently used go.
+        cluster_idle_minutes: a worker that was idle so long leaves its node, so that an autoscaler can end that; None:
+            it stays.
         cluster_shared: whether nodes that see the data folder read and write there, and are sent nothing.
         runner: ``module:function`` that generates a shot, called like `ex4d.pipeline.take.generate_take`.
 
@@ -179,6 +181,11 @@ class ServiceSettings(Settings):
     cluster_cache_gb: Annotated[
         float, Range(above=0), Option("with --cluster: footage and scenes that a node keeps, the oldest out")
     ] = 50.0
+    cluster_idle_minutes: Annotated[
+        float | None,
+        Range(above=0),
+        Option("with --cluster: a worker that was idle so long leaves its node to Ray's autoscaler; default: it stays"),
+    ] = None
     cluster_shared: bool = True
     runner: str = "ex4d.pipeline.take:generate_take"
 

@@ -25,20 +25,17 @@ import time
 from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ex4d.devices import Devices
 from ex4d.machine import MachineSettings
 from ex4d.service.blob_store import BlobStore
-from ex4d.service.job_execution import Report, Runner, compute_here, work
+from ex4d.service.job_execution import JobSink, Report, Runner, compute_here, work
 from ex4d.service.job_store import ClaimedJob, JobStore
+from ex4d.service.kept_finals import KeptFinal, engine_options
 from ex4d.service.processes import start_child
 from ex4d.service.settings import ServiceSettings
 from ex4d_core.errors import is_expected, user_message
 from ex4d_core.wan_settings import LACKING_FP8, LACKING_FP8_ATTENTION, WanPreset
-
-if TYPE_CHECKING:
-    from ex4d.pipeline.take import TakeSink
 
 log = logging.getLogger("ex4d.service.worker")
 
@@ -70,11 +67,17 @@ class _ThisProcess:
     def left_to_others(self, store: JobStore) -> Collection[str]:
         return ()
 
-    def compute(self, job: ClaimedJob, blobs: BlobStore, *, sink: TakeSink, folder: Path) -> None:
+    def compute(
+        self, job: ClaimedJob, blobs: BlobStore, *, sink: JobSink, folder: Path, kept: KeptFinal | None
+    ) -> None:
         if getattr(job.request, "engine", "") == "wan":
             self._preload = None  # its own weights are wanted now
         where = {"device": self.device, "machine": self._machine}
-        compute_here(job.request, blobs, self._runner, **where, sink=sink, work_folder=folder)
+        more = {}
+        if kept is not None:
+            frames = [blobs.path(sha256) for sha256 in kept.frames]
+            more = engine_options(frames, kept.state, folder, sink.keep)
+        compute_here(job.request, blobs, self._runner, **where, sink=sink, work_folder=folder, **more)
 
     def idle(self, wake: threading.Event, seconds: float) -> None:
         if self._preload is not None and preload_weights(self._preload, self.device, self._machine, wake):

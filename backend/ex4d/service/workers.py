@@ -19,6 +19,7 @@ from functools import partial
 from ex4d.service.disk_room import DiskRoom
 from ex4d.service.inbox import Inbox
 from ex4d.service.job_store import JobStore
+from ex4d.service.kept_finals import drop_kept
 from ex4d.service.settings import ServiceSettings
 from ex4d.service.worker_processes import LocalPlaces, WorkerPlaces, WorkerProcess
 from ex4d_core import __version__
@@ -119,6 +120,7 @@ class Workers:
         self._places = places or LocalPlaces(settings)
         shutil.rmtree(self._work, ignore_errors=True)
         self._work.mkdir(exist_ok=True)
+        drop_kept(settings.data, store)
         (settings.data / "logs").mkdir(exist_ok=True)
         self._slots = [_Slot(device) for device in self._places.devices()]
 
@@ -177,6 +179,7 @@ class Workers:
 
         While models are loaded, encode and warm up, only silence for `hang_seconds` counts against it.
         """
+        drop_kept(self._settings.data, self._store)
         status = self._store.status(job)
         if status and StageDetails.of(status.stage).name in (LOAD_STAGE, ENCODE_STAGE, WARM_UP_STAGE):
             return
@@ -238,10 +241,11 @@ class Workers:
         """Have a slot for each place; one too many goes when its worker has ended, or has no work yet."""
         devices = self._places.devices()
         self._slots += [_Slot(device) for device in devices[len(self._slots) :]]
-        for slot in self._slots[len(devices) :][::-1]:
-            if slot.worker is None:
+        for slot in [slot for slot in self._slots if slot.worker is None][::-1]:
+            if len(self._slots) > len(devices):
                 self._slots.remove(slot)
-            elif not slot.worker.proven:
+        for slot in self._slots[len(devices) :][::-1]:
+            if slot.worker and not slot.worker.proven:
                 slot.worker.kill_reason = "has no place any more"
                 slot.worker.process.kill()
 
@@ -300,6 +304,7 @@ class Workers:
         worker.finished += 1
         if status := self._store.status(job):
             log.info("job %s is %s %s", job, status.state, status.reason.partition("\n")[0])
+        drop_kept(self._settings.data, self._store)
         self._job_changed(job)
         self._job_left(job)
 
@@ -327,6 +332,7 @@ class Workers:
         worker.to_blame = worker.to_blame and end.blames and not inherited and not self._room.problem()
         shutil.rmtree(self._work / worker.name, ignore_errors=True)
         status = self._store.worker_died(worker.name, f"{reason}\n{last_lines}".strip(), count=worker.to_blame)
+        drop_kept(self._settings.data, self._store)
         log.warning("%s%s", reason, f"; its last lines:\n{last_lines}" if last_lines else "")
         slot.worker = None
         if worker.proven:
