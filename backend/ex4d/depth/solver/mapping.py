@@ -6,6 +6,7 @@ place by more than a pixel is taken out, and the rest is adjusted again.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ _LARGEST_ERROR = 1.5  # pixels of the working size; beyond, a feature is on some
 # Pixels, about a feature's own error: beyond it, Cauchy's loss takes residuals less and less seriously. With 0.5, what
 # moved by less than a pixel from frame to frame drew the path off by more than 1 % of its length.
 _LOSS_SCALE = 0.2
+# Points of so many key frames, or of this share of a short clip's, tell the shape of the whole path. Those of fewer
+# frames tell only how it goes on there, and let it drift: on things that move a little, all of them one way.
+_LONG_TRACK, _LONG_SHARE = 16, 0.5
 _MOST_ITERATIONS, _TOLERANCE = 100, 1e-7  # of bundle adjustment, and by what share its cost must still fall
 _ADJUSTING = 0.3  # share of the time that bundle adjustment takes
 
@@ -90,6 +94,7 @@ def map_key_frames(
     for angle in _FIRST_ANGLES:
         for reconstruction in _mapped(features, keys, folder, angle, progress):
             _adjust(reconstruction, features.lens_known, progress)
+            _straighten(reconstruction, features.lens_known, progress)
             found = Mapping(reconstruction)
             if found.frames and (best is None or len(found.frames) > len(best.frames)):
                 best = found
@@ -126,7 +131,28 @@ def _mapped(
     return list(found.values())
 
 
-def _adjust(reconstruction: Any, lens_known: bool, progress: Callable[[float], None]) -> None:
+def _straighten(reconstruction: Any, lens_known: bool, progress: Callable[[float], None]) -> None:
+    """Solve for poses and lens with long tracks alone, then for all points with these; nothing where they are few."""
+    images = [image for image in reconstruction.images.values() if image.has_pose]
+    least = min(_LONG_TRACK, max(3, round(_LONG_SHARE * len(images))))
+    long = {number for number, point in reconstruction.points3D.items() if point.track.length() >= least}
+    seen = (sum(one.has_point3D() and one.point3D_id in long for one in image.points2D) for image in images)
+    if min(seen, default=0) < _FEWEST_POINTS:
+        return
+    straight = copy.deepcopy(reconstruction)
+    for number in set(straight.points3D) - long:
+        straight.delete_point3D(number)
+    _adjust(straight, lens_known, progress)
+    for image in images:
+        reconstruction.frame(image.frame_id).rig_from_world = straight.frame(image.frame_id).rig_from_world
+    for number, camera in straight.cameras.items():
+        reconstruction.camera(number).params = camera.params
+    _adjust(reconstruction, True, progress, poses_known=True)
+
+
+def _adjust(
+    reconstruction: Any, lens_known: bool, progress: Callable[[float], None], *, poses_known: bool = False
+) -> None:
     """Bundle adjustment that outliers do not pull, and without them again."""
     package = colmap()
     options = package.BundleAdjustmentOptions()
@@ -141,6 +167,9 @@ def _adjust(reconstruction: Any, lens_known: bool, progress: Callable[[float], N
         for image in reconstruction.images.values():
             if image.has_pose:
                 config.add_image(image.image_id)
-        config.fix_gauge(package.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+                if poses_known:
+                    config.set_constant_rig_from_world_pose(image.frame_id)
+        if not poses_known:
+            config.fix_gauge(package.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
         package.create_default_bundle_adjuster(options, config, reconstruction).solve()
         package.ObservationManager(reconstruction).filter_all_points3D(_LARGEST_ERROR, _LEAST_ANGLE)
