@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from safetensors.torch import load_file, save_file
 
 from bench.learning_sizes import SHIFT, Experiment
 from bench.measuring import Row, wait_for_gpu
@@ -81,8 +82,6 @@ class Learning:
         _require_same(experiment, folder / "experiment.txt")
         self.clips = random_clips(experiment.clips, experiment.frames, experiment.side, _CLIPS_SEED, device)
         self._video = to_video(self.clips.color)
-        # By their seeds: rectangles hide as much as they do.
-        self._simulated: dict[int, torch.Tensor] = {}
         self.codec = LinearCodec(self._video[:256].cpu(), _BLOCK_SIDE, _WHITENING).to(device)
 
     @property
@@ -90,8 +89,12 @@ class Learning:
         """The frozen base's file."""
         return self.folder / "base.safetensors"
 
-    def train_base(self) -> list[float]:
-        """Train and write the base; returns its losses."""
+    def train_base(self, deadline: float = math.inf) -> list[float]:
+        """Train the base, or continue, and write it once it is done; returns the losses of the steps that are done.
+
+        Args:
+            deadline: of `time.monotonic`, after which training stops with its state kept.
+        """
         from diffsynth.models.wan_video_dit import WanModel
 
         size = self.experiment
@@ -111,20 +114,35 @@ class Learning:
             batch=size.base_batch,
             learning_rate=size.base_rate,
             shift=SHIFT,
+            state=(state := self.base.with_suffix(".state")),
+            deadline=deadline,
         )
-        _write(dit.state_dict(), self.base)
+        if len(losses) == size.base_steps:
+            _write(dit.state_dict(), self.base)
+            state.unlink(missing_ok=True)
         return losses
+
+    def simulated(self, seed: int) -> list[torch.Tensor]:
+        """Simulated masks (B, T, H, W) of all clips, ``experiment.masks`` times; from the folder, where it has them.
+
+        Rectangles hide as much as they do, so that both kinds of runs need them.
+        """
+        found = []
+        for number in range(self.experiment.masks):
+            drawn = _mask_seed(seed, number)
+            path = self.folder / f"masks-{drawn}.safetensors"
+            if not path.exists():
+                _write({"seen": simulated_masks(self.clips, _MOVES, _TRACKED_SHARE, drawn)}, path)
+            found.append(load_file(path, str(self.device))["seen"])
+        return found
 
     def masked(self, masks: Masks, seed: int) -> tuple[torch.Tensor, WindowConditioning]:
         """Latents and conditioning of all pairs: each clip under some masks of a kind."""
         parts = []
-        for number in range(self.experiment.masks):
-            drawn = 1000 * (seed + 1) + number
-            if drawn not in self._simulated:
-                self._simulated[drawn] = simulated_masks(self.clips, _MOVES, _TRACKED_SHARE, drawn)
-            mask = self._simulated[drawn]
+        for number, mask in enumerate(self.simulated(seed)):
             if masks == "rectangles":
                 shares = 1 - mask.float().mean(dim=(1, 2, 3))
+                drawn = _mask_seed(seed, number)
                 mask = rectangular_masks(shares.cpu(), *mask.shape[1:3], drawn).to(self.device)
             parts.append(conditioning_of(self.codec, self._video, mask))
         latents = self.codec.encode(self._video)
@@ -223,8 +241,6 @@ class Learning:
     def parameters(self) -> tuple[int, int]:
         """How many the base and the adapter have."""
         size = self.experiment
-        from safetensors.torch import load_file
-
         tensors = load_file(self.base)
         own = count_parameters(size.shape, width=128 * size.heads, ffn=size.ffn, blocks=size.layers)
         return sum(tensor.numel() for tensor in tensors.values()), sum(own.values())
@@ -249,7 +265,11 @@ def measure_learning(
     yield Row("clips", str(experiment.clips), f"{experiment.frames} frames, {experiment.side} pixels; {_since(began)}")
     if not learning.base.exists():
         started = time.monotonic()
-        losses = learning.train_base()
+        losses = learning.train_base(deadline)
+        if len(losses) < experiment.base_steps:
+            where = f"of {experiment.base_steps} steps of the base"
+            yield Row("stopped", f"{len(losses)} steps", f"{where}: the same command and --scratch {folder} continue")
+            return
         last = statistics.mean(losses[-max(1, len(losses) // 10) :])
         steps = f"{experiment.base_steps} steps of {experiment.base_batch}"
         yield Row("base", f"loss {last:.3f}", f"at first {losses[0]:.3f}; {steps}; {_since(started)}")
@@ -293,8 +313,15 @@ def _train_side_by_side(
     """Train adapters in processes of their own, until they are done or the deadline of `time.monotonic` is over."""
     context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
     train = partial(_train_adapter, learning.experiment, learning.folder, learning.device, deadline)
+    make_masks = partial(_make_masks, learning.experiment, learning.folder, learning.device)
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        # First, since both runs of a seed need them.
+        list(pool.map(make_masks, sorted({seed for _, seed in adapters})))
         list(pool.map(train, adapters))
+
+
+def _make_masks(experiment: Experiment, folder: Path, device: torch.device, seed: int) -> None:
+    Learning(experiment, folder, device).simulated(seed)
 
 
 def _train_adapter(
@@ -321,6 +348,10 @@ def summary(frozen: Score, scores: Mapping[Masks, Sequence[Score]]) -> Iterator[
     ):
         reached = "reached" if statistics.mean(gains) >= target else "not reached"
         yield Row(what, f"{_mean_and_spread(gains)} dB", f"target {target:.0f} dB: {reached}")
+
+
+def _mask_seed(seed: int, number: int) -> int:
+    return 1000 * (seed + 1) + number
 
 
 def _mean_and_spread(values: Sequence[float]) -> str:
@@ -350,8 +381,6 @@ def _identity(path: Path) -> str:
 
 def _write(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
     """Write a safetensors file, completely or not at all."""
-    from safetensors.torch import save_file
-
     partial_path = path.with_suffix(".partial")
     save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, partial_path)
     put_in_place(partial_path, path)

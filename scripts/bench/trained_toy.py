@@ -11,8 +11,11 @@ codec in the VAE's place is linear: blocks of 4x8x8 pixels become 16 numbers, by
 from __future__ import annotations
 
 import copy
+import math
+import time
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,6 +26,7 @@ from bench.random_weights import random_weights, small_dit_sizes
 from ex4d.generation.wan.camera_encoder import LATENT_CHANNELS, CameraEncoder
 from ex4d.generation.wan.conditioning import LATENT_FRAMES, WindowConditioning
 from ex4d.generation.wan.networks import with_exact_norms
+from ex4d_core.durable_files import put_in_place
 
 if TYPE_CHECKING:
     from diffsynth.models.wan_video_dit import WanModel
@@ -36,6 +40,8 @@ _UNPROMPTED = 0.15
 _SHIFT = 3.0
 # Holes are far from what the codec was made for: their latents are this much larger.
 _CONTROL_SCALE = 4.0
+# Between two states of a training that keeps them.
+_STEPS_KEPT = 500
 
 
 @dataclass(frozen=True)
@@ -203,6 +209,8 @@ def train_by_flow_matching(
     batch: int = BATCH,
     learning_rate: float = _LEARNING_RATE,
     shift: float = _SHIFT,
+    state: Path | None = None,
+    deadline: float = math.inf,
 ) -> list[float]:
     """Train all of a transformer: predict noise minus sample, at sigmas that lie about as densely as the sampler's.
 
@@ -211,9 +219,11 @@ def train_by_flow_matching(
         inputs: of all clips; they share one image embedding.
         unprompted_embeds: (L, C) in the place of a share of the prompts.
         generator: on the CPU, of everything that chance decides.
+        state: file that keeps what is done; a call that finds it continues there, and gives the same weights.
+        deadline: of `time.monotonic`, after which training stops.
 
     Returns:
-        The losses of all steps.
+        The losses of all steps that are done; fewer than ``steps`` where the deadline came first.
     """
     from diffsynth.pipelines.wan_video import model_fn_wan_video
 
@@ -223,8 +233,27 @@ def train_by_flow_matching(
     trained = [parameter for parameter in dit.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=max(steps, 2))
-    losses = []
-    for _ in range(steps):
+    losses: list[torch.Tensor] = []
+    if state is not None and state.exists():
+        kept = torch.load(state, map_location=device)
+        for part, name in ((dit, "dit"), (optimizer, "optimizer"), (schedule, "schedule")):
+            part.load_state_dict(kept[name])
+        generator.set_state(kept["generator"].cpu())
+        losses = list(kept["losses"])
+
+    def keep() -> None:
+        if state is None or not losses:
+            return
+        parts = {"dit": dit, "optimizer": optimizer, "schedule": schedule}
+        kept = {name: part.state_dict() for name, part in parts.items()}
+        partial_path = state.with_suffix(".partial")
+        torch.save({**kept, "generator": generator.get_state(), "losses": torch.stack(losses)}, partial_path)
+        put_in_place(partial_path, state)
+
+    while len(losses) < steps:
+        if time.monotonic() >= deadline:
+            keep()
+            break
         chosen = torch.randint(0, len(samples), (batch,), generator=generator).to(device)
         unprompted = torch.rand(batch, 1, 1, generator=generator).to(device) < _UNPROMPTED
         uniform = torch.rand(batch, 1, 1, 1, 1, generator=generator).to(device)
@@ -249,6 +278,8 @@ def train_by_flow_matching(
         optimizer.step()
         schedule.step()
         losses.append(loss.detach())
+        if len(losses) % _STEPS_KEPT == 0:
+            keep()
     dit.img_emb = embedding
     return torch.stack(losses).tolist() if losses else []
 

@@ -1,7 +1,9 @@
 """The experiment of `ex4d bench train --part learning`: its scenes, masks and scores, and a run of a few steps."""
 
 import dataclasses
+import itertools
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -194,6 +196,22 @@ class TestLearning:
     def test_the_bases_loss_falls(self, learned):
         _, losses = learned
         assert sum(losses[-6:]) < 0.9 * sum(losses[:6])
+
+    def test_a_base_that_is_stopped_continues_to_the_same_weights(self, learned, tmp_path, monkeypatch):
+        learning, losses = learned
+        again = Learning(SMALL, tmp_path, learning.device)
+        monkeypatch.setattr("bench.trained_toy.time", SimpleNamespace(monotonic=itertools.count().__next__))
+        assert again.train_base(deadline=7) == losses[:7]
+        assert not again.base.exists()
+        assert again.train_base() == losses
+        assert again.base.read_bytes() == learning.base.read_bytes()
+
+    def test_masks_of_a_folder_are_those_that_were_drawn(self, learned):
+        learning, _ = learned
+        (kept,) = learning.simulated(0)
+        (path,) = learning.folder.glob("masks-*")
+        path.unlink()
+        assert torch.equal(learning.simulated(0)[0], kept)
 
     @pytest.mark.parametrize("name", TOYS)
     def test_adapters_have_at_most_two_per_cent_of_the_bases_parameters(self, name):
