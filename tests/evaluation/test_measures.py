@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -73,9 +74,9 @@ def test_pixel_figures_are_the_libraries_on_the_same_arrays(film, inputs, random
     assert found["temporal_error"] == pytest.approx(np.abs(change).mean(), rel=1e-4)
     lpips = random_networks.lpips()
     first, second = (torch.from_numpy(one[0]).permute(2, 0, 1)[None].float() / 255 for one in (made, film))
-    whole = [float(lpips(first, second)[0, 0][mask].mean()) for mask in (np.s_[:], np.s_[:, SIZE // 4 :])]
+    seen = float(lpips.spatial(first, second)[0, 0][:, SIZE // 4 :].mean())
     alone = measure_pixels(inputs(made[:1]), frozenset(("lpips",)))
-    assert [alone["lpips"], alone["lpips/seen"]] == pytest.approx(whole, rel=1e-5)
+    assert [alone["lpips"], alone["lpips/seen"]] == pytest.approx([float(lpips.whole(first, second)), seen], rel=1e-5)
 
 
 def test_lpips_is_the_packages_with_the_backbone_of_the_file(film, random_models, random_networks):
@@ -95,10 +96,11 @@ def test_lpips_is_the_packages_with_the_backbone_of_the_file(film, random_models
     made, true = (torch.from_numpy(film[at]).permute(2, 0, 1)[None].float() / 255 for at in (0, 5))
     expected = float(own(made, true, normalize=True))
     assert expected > 0
-    spatial = random_networks.lpips()(made, true)
-    assert spatial.shape == (1, 1, SIZE, SIZE)
-    # The package averages before it enlarges, so that the mean of the picture is near, not equal.
-    assert float(spatial.mean()) == pytest.approx(expected, rel=0.05)
+    found = random_networks.lpips()
+    assert float(found.whole(made, true)) == pytest.approx(expected, abs=1e-6)
+    own.spatial = True
+    assert torch.allclose(found.spatial(made, true), own(made, true, normalize=True), atol=1e-6)
+    assert found.spatial(made, true).shape == (1, 1, SIZE, SIZE)
 
 
 def worsened(film: np.ndarray) -> dict[str, list[np.ndarray]]:
@@ -162,6 +164,30 @@ def test_seen_pixels_are_compared_with_the_footage_and_others_flicker(film, inpu
         measure_seen(inputs(film, seen=np.ones(film.shape[:3], bool)), frozenset(("flicker",)))
 
 
+def test_clip_features_are_those_of_transformers_with_clips_own_preparation(film, random_models, random_networks):
+    from PIL import Image
+    from transformers import CLIPVisionModelWithProjection
+
+    from ex4d.weights.catalogue import CLIP, part
+    from ex4d.weights.places import path_of
+
+    network = CLIPVisionModelWithProjection.from_pretrained(path_of(random_models, part(CLIP).files[0]).parent).eval()
+    wide = np.pad(film[:2], ((0, 0), (0, 0), (10, 30), (0, 0)), mode="reflect")
+    side = 224
+    squares = []
+    for image in wide:
+        width = int(side * image.shape[1] / image.shape[0])
+        enlarged = np.asarray(Image.fromarray(image).resize((width, side), Image.Resampling.BICUBIC))
+        left = (width - side) // 2
+        squares.append(enlarged[:, left : left + side])
+    mean, deviation = np.array([0.48145466, 0.4578275, 0.40821073]), np.array([0.26862954, 0.26130258, 0.27577711])
+    batch = torch.from_numpy((np.stack(squares) / 255 - mean) / deviation).permute(0, 3, 1, 2).float()
+    with torch.inference_mode():
+        embeds = network(batch).image_embeds
+        found = random_networks.clip()(wide)
+    np.testing.assert_allclose(found, (embeds / embeds.norm(dim=-1, keepdim=True)).numpy(), atol=1e-4)
+
+
 def test_clip_similarities_are_cosines_of_its_own_features(film, inputs, random_networks):
     wanted = frozenset(("clip_source", "clip_frames"))
     assert measure_clip(inputs(film), wanted)["clip_source"] == pytest.approx(1, abs=1e-5)
@@ -177,11 +203,22 @@ def test_clip_similarities_are_cosines_of_its_own_features(film, inputs, random_
         measure_clip(inputs(film[:1]), wanted)
 
 
-def test_frechet_distances_are_torchmetrics_on_the_same_features(film, random_networks):
+def test_frechet_distances_are_torchmetrics_on_torch_fidelitys_features(film, random_models, random_networks):
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     from torchmetrics.image.fid import _compute_fid
 
+    from ex4d.weights.catalogue import INCEPTION, part
+    from ex4d.weights.places import path_of
+
     features = inception_features(Held(film), random_networks)
-    assert features.shape == (COUNT, 2048)
+    network = FeatureExtractorInceptionV3(
+        "inception-v3-compat",
+        ["2048"],
+        feature_extractor_weights_path=str(path_of(random_models, part(INCEPTION).files[0])),
+    ).eval()
+    with torch.inference_mode():
+        expected = network(torch.from_numpy(film).permute(0, 3, 1, 2))[0].numpy()
+    np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-6)
     few = [features[:6, :24], features[6:, :24]]
     statistics = [
         torch.from_numpy(one).double() for half in few for one in (half.mean(axis=0), np.cov(half, rowvar=False))
@@ -192,13 +229,20 @@ def test_frechet_distances_are_torchmetrics_on_the_same_features(film, random_ne
         frechet_distance(features[:1], features)
 
 
-def test_i3d_features_are_the_packages(film, random_networks):
+def test_i3d_features_are_the_packages(film, random_models, random_networks):
     from cdfvd.fvd import get_i3d_logits
-    from cdfvd.third_party.i3d.utils import preprocess_i3d
+    from cdfvd.third_party.i3d.utils import load_i3d_model
 
-    assert callable(get_i3d_logits) and preprocess_i3d(film[None]).shape == (1, 3, COUNT, 224, 224)
+    from ex4d.weights.catalogue import I3D, part
+    from ex4d.weights.places import path_of
+
+    network = load_i3d_model("cpu", str(path_of(random_models, part(I3D).files[0])))
+    found: list[torch.Tensor] = []
+    stats = SimpleNamespace(append_torch=lambda features, **_: found.append(features))
+    get_i3d_logits(stats, network, film[None], device="cpu")
     features = i3d_features(Held(film), random_networks)
-    assert features.shape == (1, 400) and np.isfinite(features).all()
+    assert features.shape == (1, 400) and features.std() > 0
+    np.testing.assert_allclose(features, found[0].numpy(), rtol=1e-4, atol=1e-6)
     with pytest.raises(NotMeasuredError, match="needs 10 frames of a video, and this one has 4"):
         i3d_features(Held(film[:4]), random_networks)
 

@@ -5,8 +5,10 @@ Their code is that of kept libraries: lpips, torch-fidelity, cd-fvd and transfor
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,11 +24,24 @@ from ex4d.weights.pretrained import damage_named, load_pretrained
 
 # Of each part of the catalogue, the package with the network's code.
 PACKAGES = {LPIPS_BACKBONE: "lpips", INCEPTION: "torch_fidelity", I3D: "cdfvd", CLIP: "transformers"}
-# What CLIP's own preprocessing subtracts and divides by.
-_CLIP_MEAN, _CLIP_DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-_CLIP_SIDE = 224
-
 PairDistance = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Lpips:
+    """LPIPS of pairs of pictures, (N, 3, H, W) in 0 to 1 each.
+
+    The package enlarges layers for a map and not for the distance: a map's mean is near it, not equal.
+
+    Attributes:
+        whole: (N, 1, 1, 1), the published distance.
+        spatial: (N, 1, H, W), a map of it, for parts of pictures.
+    """
+
+    whole: PairDistance
+    spatial: PairDistance
+
+
 Features = Callable[[np.ndarray], np.ndarray]
 
 
@@ -61,19 +76,20 @@ class Networks:
             raise WeightsMissingError(f"{part(name).title}: {missing}")
         return path_of(self._models, part(name).files[0])
 
-    def _lpips(self) -> PairDistance:
-        """LPIPS of (N, 3, H, W) in 0 to 1, as (N, 1, H, W)."""
+    def _lpips(self) -> Lpips:
         path = self._require(LPIPS_BACKBONE)
         import lpips
 
         # Its linear layers come with the package; the backbone would be downloaded by torchvision.
         with damage_named(path):
-            network = lpips.LPIPS(net="alex", pnet_rand=True, spatial=True, verbose=False)
+            network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
             stored = torch.load(path, map_location="cpu", weights_only=True)
             layers = {key.removeprefix("features."): value for key, value in stored.items() if "features" in key}
             _load_alexnet(network.net, layers)
         network = network.eval().requires_grad_(False).to(self._device)
-        return lambda made, true: network(made, true, normalize=True)
+        spatial = copy.copy(network)  # with the same weights
+        spatial.spatial = True
+        return Lpips(partial(network, normalize=True), partial(spatial, normalize=True))
 
     def _inception(self) -> Features:
         """(N, 2048) features of (N, H, W, 3) uint8 pictures."""
@@ -109,19 +125,14 @@ class Networks:
     def _clip(self) -> Features:
         """(N, 512) features of length 1 of (N, H, W, 3) uint8 pictures: the middle square, as CLIP takes it."""
         folder = self._require(CLIP).parent
-        from transformers import CLIPVisionModelWithProjection
+        from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
         network: Any = load_pretrained(CLIPVisionModelWithProjection, folder, torch.float32).to(self._device)
-        mean, deviation = (
-            torch.tensor(one, device=self._device)[:, None, None] for one in (_CLIP_MEAN, _CLIP_DEVIATION)
-        )
+        prepare = CLIPImageProcessor()  # CLIP's own: bicubic, its mean and deviation
 
         def features(images: np.ndarray) -> np.ndarray:
-            from ex4d.evaluation.clips import fitted
-
-            squares = np.stack([fitted(image, (_CLIP_SIDE, _CLIP_SIDE)) for image in images])
-            batch = torch.from_numpy(squares).to(self._device).permute(0, 3, 1, 2).float() / 255
-            found = network((batch - mean) / deviation).image_embeds
+            batch: Any = prepare(images=list(images), return_tensors="pt")
+            found = network(batch["pixel_values"].to(self._device)).image_embeds
             return (found / found.norm(dim=-1, keepdim=True)).cpu().numpy()
 
         return features

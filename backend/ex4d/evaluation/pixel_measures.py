@@ -33,13 +33,17 @@ def measure_pixels(inputs: ResultInputs, wanted: frozenset[str]) -> dict[str, fl
             change = (made - before[0]) - (true - before[1])
             figures.setdefault("temporal_error", []).append(255 * float(change.abs().mean()))
         before = made, true
+        distances: torch.Tensor | None = None
         for region, mask in _regions(inputs.seen, index, inputs.device):
             if "psnr" in wanted:
                 figures.setdefault(f"psnr{region}", []).append(psnr(made, true, mask))
             if "ssim" in wanted:
                 figures.setdefault(f"ssim{region}", []).append(_ssim(made, true, mask))
-            if lpips is not None:
-                figures.setdefault(f"lpips{region}", []).append(_mean(lpips(made, true), mask))
+            if lpips is not None and mask is None:
+                figures.setdefault("lpips", []).append(float(lpips.whole(made, true)))
+            elif lpips is not None:
+                distances = lpips.spatial(made, true) if distances is None else distances
+                figures.setdefault(f"lpips{region}", []).append(_mean(distances, mask))
     if not figures:
         raise NotMeasuredError("one frame alone has no change in time")
     return {name: float(np.mean(values)) for name, values in figures.items()}
