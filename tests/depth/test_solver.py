@@ -84,6 +84,16 @@ def test_an_unknown_lens_is_solved_for(footage, truth):
     assert focal == pytest.approx(known, rel=0.15)
 
 
+def test_an_unknown_lens_is_not_taken_for_a_longer_one_farther_away(monkeypatch):
+    """All 20 frames are key frames, and the first pair of little parallax fits a telephoto lens as well."""
+    monkeypatch.setattr(matching, "MOST_KEY_FRAMES", 100)
+    whole = probe(DATA / "moving_camera" / "footage.mp4")
+    known = CameraPath.load(DATA / "moving_camera" / "camera.npz", whole.width, whole.height)
+    found = solve_camera(whole).camera
+    assert not found.notes and len(found.path) == whole.frames
+    assert found.path.intrinsics[0, 0, 0] == pytest.approx(known.intrinsics[0, 0, 0], rel=0.04)
+
+
 def test_a_clip_is_solved_alike_each_time(solved, footage, truth):
     again = solve_camera(footage, truth.intrinsics)
     assert np.allclose(again.camera.path.world_to_camera, solved.camera.path.world_to_camera, atol=1e-6)

@@ -17,8 +17,9 @@ from ex4d.depth.solver.features import FeatureDatabase, frame_name
 from ex4d.depth.solver.package import SEED, Cancellation, colmap
 
 # Degrees between the rays of the first pair, tried in turn: handheld clips seldom reach COLMAP's own 16, and with less
-# than a degree or two the first points are so uncertain that the solve may go astray.
-_FIRST_ANGLES = (4.0, 1.5)
+# than a degree or two the first points are so uncertain that the solve may go astray. Of an unknown lens, little
+# parallax may be taken for a long lens far away.
+_FIRST_ANGLES, _FIRST_ANGLES_OF_UNKNOWN_LENS = (4.0, 1.5), (8.0, 4.0, 1.5)
 _LEAST_ANGLE = 0.5  # degrees; points with less say nothing about depth
 _ENOUGH = 0.95  # share of the key frames in a solve that is good enough to try no other
 _FEWEST_POINTS = 20  # that a frame must see
@@ -30,6 +31,7 @@ _LOSS_SCALE = 0.2
 # Points of so many key frames, or of this share of a short clip's, tell the shape of the whole path. Those of fewer
 # frames tell only how it goes on there, and let it drift: on things that move a little, all of them one way.
 _LONG_TRACK, _LONG_SHARE = 16, 0.5
+_LEAST_KEPT = 0.8  # share of what frames see that a path by long tracks must still explain
 _MOST_ITERATIONS, _TOLERANCE = 100, 1e-7  # of bundle adjustment, and by what share its cost must still fall
 _ADJUSTING = 0.3  # share of the time that bundle adjustment takes
 
@@ -91,11 +93,10 @@ def map_key_frames(
         The solve with most frames; None where nothing could be solved.
     """
     best: Mapping | None = None
-    for angle in _FIRST_ANGLES:
+    for angle in _FIRST_ANGLES if features.lens_known else _FIRST_ANGLES_OF_UNKNOWN_LENS:
         for reconstruction in _mapped(features, keys, folder, angle, progress):
             _adjust(reconstruction, features.lens_known, progress)
-            _straighten(reconstruction, features.lens_known, progress)
-            found = Mapping(reconstruction)
+            found = Mapping(_straightened(reconstruction, progress))
             if found.frames and (best is None or len(found.frames) > len(best.frames)):
                 best = found
         if best is not None and len(best.frames) >= _ENOUGH * len(keys):
@@ -131,23 +132,24 @@ def _mapped(
     return list(found.values())
 
 
-def _straighten(reconstruction: Any, lens_known: bool, progress: Callable[[float], None]) -> None:
-    """Solve for poses and lens with long tracks alone, then for all points with these; nothing where they are few."""
+def _straightened(reconstruction: Any, progress: Callable[[float], None]) -> Any:
+    """The same with poses by long tracks alone, and all points by these; itself where that loses frames or points."""
     images = [image for image in reconstruction.images.values() if image.has_pose]
     least = min(_LONG_TRACK, max(3, round(_LONG_SHARE * len(images))))
     long = {number for number, point in reconstruction.points3D.items() if point.track.length() >= least}
     seen = (sum(one.has_point3D() and one.point3D_id in long for one in image.points2D) for image in images)
     if min(seen, default=0) < _FEWEST_POINTS:
-        return
-    straight = copy.deepcopy(reconstruction)
-    for number in set(straight.points3D) - long:
-        straight.delete_point3D(number)
-    _adjust(straight, lens_known, progress)
+        return reconstruction
+    skeleton, straight = copy.deepcopy(reconstruction), copy.deepcopy(reconstruction)
+    for number in set(skeleton.points3D) - long:
+        skeleton.delete_point3D(number)
+    _adjust(skeleton, True, progress)
     for image in images:
-        reconstruction.frame(image.frame_id).rig_from_world = straight.frame(image.frame_id).rig_from_world
-    for number, camera in straight.cameras.items():
-        reconstruction.camera(number).params = camera.params
-    _adjust(reconstruction, True, progress, poses_known=True)
+        straight.frame(image.frame_id).rig_from_world = skeleton.frame(image.frame_id).rig_from_world
+    _adjust(straight, True, progress, poses_known=True)
+    kept = straight.compute_num_observations() / max(1, reconstruction.compute_num_observations())
+    whole = Mapping(straight).frames == Mapping(reconstruction).frames
+    return straight if whole and kept >= _LEAST_KEPT else reconstruction
 
 
 def _adjust(
