@@ -44,6 +44,17 @@ def test_a_user_at_the_limit_of_running_jobs_is_passed_over(store, shot):
     assert store.claim("three").owner == "anna"
 
 
+def test_places_in_the_queue_count_with_a_users_limit(store, shot):
+    store.set_running_limit("anna", 1)
+    hers = [store.submit(f"hers {number}", shot(), [], owner="anna") for number in range(3)]
+    assert store.claim("one").job == hers[0]
+    his = [store.submit(f"his {number}", shot(), [], owner="bob") for number in range(2)]
+    places = {job: store.status(job).queue_position for job in (*hers[1:], *his)}
+    assert [places[job] for job in (*his, *hers[1:])] == [0, 1, 2, 3], "hers wait for her own that runs"
+    store.set_running_limit("anna", None)
+    assert store.status(his[0]).queue_position == 0 and store.status(hers[1]).queue_position == 1
+
+
 def test_what_is_set_for_a_user_goes_before_the_flags(keys):
     settings = ServiceSettings(keys=keys, user_jobs=7, user_gb=3.0, admins=("bob",))
     accounts = Accounts(settings)

@@ -7,6 +7,7 @@ the longest ago, and of a user the oldest. A user who runs as many jobs as they 
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 from collections import defaultdict, deque
 from collections.abc import Collection
@@ -71,11 +72,17 @@ class JobTurns:
         return self._db.execute(f"{waiting} LIMIT 1", (json.dumps(list(but)),)).fetchone() is not None
 
     def _places(self) -> dict[str, int]:
-        """The number of jobs before each queued one, in the order of `NEXT_JOB`; limits of users are left out."""
+        """The number of jobs before each queued one, in the order of `NEXT_JOB`.
+
+        Users' limits count as if jobs that run, and those before, ended when nobody may start another.
+        """
         rows = self._db.execute(
             "SELECT owner, last, priority, sequence, id FROM jobs JOIN turns USING (owner) WHERE state = 'queued' "
             "ORDER BY priority DESC, sequence"
         ).fetchall()
+        limits = dict(self._db.execute("SELECT owner, most FROM turns WHERE most IS NOT NULL"))
+        running = "SELECT owner, count(*) FROM jobs WHERE state = 'running' GROUP BY owner"
+        started: defaultdict[str, int] = defaultdict(int, self._db.execute(running))
         queues: defaultdict[str, deque[tuple[int, int, str]]] = defaultdict(deque)
         last_turns: dict[str, int] = {}
         for owner, last, priority, sequence, job in rows:
@@ -85,15 +92,19 @@ class JobTurns:
         heads: list[tuple[int, int, int, str]] = []
 
         def line_up(owner: str) -> None:
-            if queue := queues[owner]:
+            queue = queues[owner]
+            if queue and started[owner] < max(1, limits.get(owner, math.inf)):
                 heappush(heads, (queue[0][0], last_turns[owner], queue[0][1], owner))
 
-        for owner in list(queues):
-            line_up(owner)
-        while heads:
-            *_, owner = heappop(heads)
-            places[queues[owner].popleft()[2]] = len(places)
-            turn += 1
-            last_turns[owner] = turn
-            line_up(owner)
+        while len(places) < len(rows):
+            for owner in list(queues):
+                line_up(owner)
+            while heads:
+                *_, owner = heappop(heads)
+                places[queues[owner].popleft()[2]] = len(places)
+                turn += 1
+                last_turns[owner] = turn
+                started[owner] += 1
+                line_up(owner)
+            started.clear()
         return places
