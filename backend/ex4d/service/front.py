@@ -99,6 +99,8 @@ class Front:
         self._limits_set = False
         self._turns = RequestTurns(settings.user_requests if settings.many_users else None)
         self._postponed: deque[_Request] = deque()
+        # Of a submission that waits for a thread, by its user and key: what must not overtake it.
+        self._behind: dict[tuple[str, str], list[Callable[[], None]]] = {}
         self._submissions = Submissions(settings, store, users, inbox, self._job_queued, self._refusal, self._audit)
         self._held = HeldRequests(self._shown)
         self._handlers: dict[type[Message], Callable[..., None]] = {
@@ -212,6 +214,8 @@ class Front:
             self._handlers[type(message)](message, request)
         except Later as later:
             # Served again when the blob in doubt is verified, or gone, or the user's store is tidied.
+            if isinstance(message, messages.Submit):
+                self._behind.setdefault((request.user, message.key), [])
             later.begin(partial(self._serve_again, request))
         except Exception as error:
             if isinstance(message, _WRITING) and is_locked(error) and time.monotonic() < request.deadline:
@@ -221,10 +225,18 @@ class Front:
 
     def _serve_again(self, request: _Request, failure: BaseException | None) -> None:
         """Serve a request that has waited for a thread; ``failure`` is what stopped the thread."""
+        name = (request.user, request.message.key) if isinstance(request.message, messages.Submit) else None
+        behind = self._behind.pop(name, []) if name else []
         if failure is not None:
             self._refuse(request.client, request.request_id, failure)
-        elif not self._serve_message(request):
+        # Behind those that wait for the locked job database already: a withdrawal may be of one of them.
+        elif (isinstance(request.message, _WRITING) and self._postponed) or not self._serve_message(request):
             self._postponed.append(request)
+        if name in self._behind:  # it waits once more
+            self._behind[name] += behind
+            return
+        for call in behind:
+            call()
 
     def _refuse_busy(self, arrived: Arrived) -> None:
         try:
@@ -321,6 +333,9 @@ class Front:
     def _withdraw(self, message: messages.Withdraw, request: _Request) -> None:
         require_key(message.key)
         again = partial(self._serve_again, request, None)
+        if (waiting := self._behind.get((request.user, message.key))) is not None:
+            waiting.append(again)
+            return
         if self._submissions.when_checked(request.user, message.key, again):  # nearly a job
             return
         job = self._store.job_of_key(message.key, request.user)
@@ -373,6 +388,10 @@ class Front:
         request.answer(reply)
 
     def _get_events(self, message: messages.GetEvents, request: _Request) -> None:
+        owner = self._store.owner(message.job)
+        if owner not in (None, request.user) and self._seen_by(request.user) is None:
+            text = f"job {message.job} is {owner}'s, and only {owner} fetches its results"
+            raise Refusal("unknown-job", f"{text}; an admin lists, cancels and orders it")
         status = self._status(message.job, request.user)
         if message.after < 0:
             raise Refusal("bad-request", f"invalid event number {message.after}: expected 0 or more")

@@ -28,7 +28,7 @@ class Inbox:
         # A clip of many gigabytes is hashed for minutes; what clients wait for, and tidying, have threads of their own.
         self._threads = {
             kind: ThreadPoolExecutor(max_workers=count, thread_name_prefix=kind)
-            for kind, count in (("files", 2), ("requests", 1), ("tidying", 1))
+            for kind, count in (("files", 2), ("copies", 2), ("requests", 1), ("tidying", 1))
         }
 
     def post(self, call: Callable[[], None]) -> None:
@@ -49,7 +49,7 @@ class Inbox:
         Args:
             work: what takes long.
             then: gets its result or its exception.
-            kind: "files", "requests" or "tidying"; work of one kind does not wait for another's.
+            kind: "files", "copies", "requests" or "tidying"; work of one kind does not wait for another's.
         """
         self._threads[kind].submit(work).add_done_callback(lambda future: self.post(lambda: then(future)))
 

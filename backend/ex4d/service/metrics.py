@@ -8,6 +8,7 @@ of them few.
 from __future__ import annotations
 
 import shutil
+import socket
 import sqlite3
 import subprocess
 import threading
@@ -15,10 +16,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+from wsgiref.simple_server import WSGIRequestHandler, make_server
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import ThreadingWSGIServer
 from prometheus_client.registry import Collector
 
 from ex4d.service.job_store import JobStore
@@ -36,6 +39,11 @@ _GPU_SECONDS = 5.0
 _STORED_EVERY = 60.0
 _GPU_EVERY = 5.0
 _MAX_EVENTS = 10_000
+# Jobs whose end is remembered, so that it counts once: the worker of a cancelled one tells of it again.
+_MAX_ENDED = 10_000
+# Whoever reaches the port, which has no keys, must not take the service's threads and files.
+_MAX_CONNECTIONS = 16
+_CONNECTION_SECONDS = 10.0
 _COUNTED = "SELECT owner, state, count(*), min(created) FROM jobs GROUP BY owner, state"
 
 Result = TypeVar("Result")
@@ -76,6 +84,7 @@ class Metrics:
         self._store, self._clock, self._wall_clock = store, clock, wall_clock
         self.registry = registry = CollectorRegistry()
         self._seen: dict[str, _Seen] = {}
+        self._over: dict[str, None] = {}
         self._waits = Histogram(
             "ex4d_wait_seconds",
             "From a job's submission until a worker takes it up",
@@ -105,7 +114,10 @@ class Metrics:
             self._count(seen, status, now)
         if status.state != "running":
             self._seen.pop(job, None)
-        if status.state in FINAL_STATES:
+        if status.state in FINAL_STATES and job not in self._over:
+            self._over[job] = None
+            if len(self._over) > _MAX_ENDED:
+                del self._over[next(iter(self._over))]
             self._ended.labels(status.engine, status.state).inc()
 
     def _count(self, seen: _Seen, status: JobStatus, now: float) -> None:
@@ -130,9 +142,12 @@ class Metrics:
         """
         host, port = host_and_port(address)
         try:
-            server, thread = start_http_server(port, addr=host, registry=self.registry)
+            server = make_server(host, port, make_wsgi_app(self.registry), _server_for(host), _Handler)
         except OSError as error:
             raise ServiceError(f"--metrics: cannot listen on {address}: {error}; choose another port") from error
+
+        thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
+        thread.start()
 
         def stop() -> None:
             server.shutdown()
@@ -140,6 +155,50 @@ class Metrics:
             thread.join()
 
         return server.server_port, stop
+
+
+class _Handler(WSGIRequestHandler):
+    """Answers one request, unless its client is silent for too long."""
+
+    timeout = _CONNECTION_SECONDS
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Log nothing."""
+
+
+class _Server(ThreadingWSGIServer):
+    """Serves some connections at a time, and closes any more."""
+
+    def __init__(self, *args: Any):
+        self._free = threading.BoundedSemaphore(_MAX_CONNECTIONS)
+        super().__init__(*args)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread."""
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """In the thread."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of clients that are silent, or gone."""
+
+
+def _server_for(host: str) -> type[_Server]:
+    """The server for a host's kind of address.
+
+    Raises:
+        OSError: there is no such host.
+    """
+    family, *_ = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0]
+    return type("_FamilyServer", (_Server,), {"address_family": family})
 
 
 class _Present(Collector):

@@ -91,9 +91,13 @@ class Tidying:
             settings: of the service.
             wall_clock: the time in seconds since 1970, which may jump.
             steady_clock: seconds since any moment, without jumps.
+
+        Raises:
+            ServiceError: the accounts cannot be read.
         """
         self._settings, self._wall_clock, self._steady_clock = settings, wall_clock, steady_clock
         self._offset, self._began = wall_clock() - steady_clock(), steady_clock()
+        self._accounts = Accounts(settings)
         with closing(JobStore(settings.database)) as store:
             self._ended_before = store.ends()
         # How many jobs had ended at which steady time, the oldest first.
@@ -114,9 +118,11 @@ class Tidying:
             if steady - self._began >= _TRUST_CLOCK_SECONDS:
                 freed += sum(blobs.drop_abandoned(clocks) for blobs in stores.values())
             sizes = {user: blobs.total_bytes() for user, blobs in stores.items()}
-            level, accounts = _level(sizes.values(), settings.cache_gb * 1e9), Accounts(settings)
+            level = _level(sizes.values(), settings.cache_gb * 1e9)
+            # A file that somebody is editing must not end the tidying.
+            self._accounts.refresh()
             for user, blobs in stores.items():
-                most = min(level, accounts.bytes(user))
+                most = min(level, self._accounts.bytes(user))
                 if sizes[user] > most:
                     freed += _drop(blobs, store, user, most, clocks)
         return Pruned(jobs, freed)

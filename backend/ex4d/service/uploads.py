@@ -46,6 +46,9 @@ class Room(Protocol):
     def add(self, size: int) -> None:
         """Count bytes that have been written."""
 
+    def reserve(self, size: int) -> None:
+        """Count bytes that are about to be written; a negative number when they are written, or will never be."""
+
 
 @dataclass
 class _Upload:
@@ -181,30 +184,42 @@ class Uploads:
         begins = not upload.finishing
         if begins:
             self._require_room(size)
+            self._reserve_room(size)
             upload.finishing, upload.received, upload.digest = True, 0, None
             copy = partial(self._copy, sha256, size, opened, upload)
-            self._inbox.run_in_thread(copy, partial(self._finished, sha256, upload))
+
+            def copied(outcome: Future[str]) -> None:
+                self._reserve_room(-size)
+                self._finished(sha256, upload, outcome)
+
+            # Threads of their own: a network's folder that hangs must not keep anybody's uploads waiting.
+            self._inbox.run_in_thread(copy, copied, "copies")
         upload.answers.append(
             lambda refusal: answer(refusal.message() if refusal else PutBlobReply(sha256, self.received(sha256)))
         )
         return begins
 
     def _copy(self, sha256: str, size: int, opened: Callable[[], FileIO], upload: _Upload) -> str:
-        """In a thread: copy and verify a file, and report the progress."""
+        """In a thread: copy and verify a file, and report the progress.
+
+        The refusal of another content tells neither its size nor its hash: with them it could be fetched.
+        """
+        differs = Refusal("bad-blob", "the file has another content here; send it")
         path, digest, copied = self._partial(sha256), hashlib.sha256(), 0
         with opened() as source, open(path, "wb") as target:
-            if (found := os.fstat(source.fileno()).st_size) != size:
-                raise Refusal("bad-blob", f"the file has {found} bytes here, not {size}; send it")
+            if os.fstat(source.fileno()).st_size != size:
+                raise differs
             while not self._closing.is_set() and copied < size and (data := source.read(1 << 20)):
                 digest.update(data)
                 target.write(data)
                 copied += len(data)
                 if copied % _COPY_STEP < len(data):
                     self._inbox.post(partial(self._copied, upload, copied))
-        if digest.hexdigest() == sha256:
-            self._blobs.move_in(path, sha256)
-            self._inbox.post(partial(self._count, copied))
-        return digest.hexdigest()
+        if digest.hexdigest() != sha256:
+            raise differs
+        self._blobs.move_in(path, sha256)
+        self._inbox.post(partial(self._count, copied))
+        return sha256
 
     def _copied(self, upload: _Upload, count: int) -> None:
         if not upload.finishing:
@@ -213,6 +228,10 @@ class Uploads:
         waiting, upload.answers = upload.answers, []
         for answer in waiting:
             answer(None)
+
+    def _reserve_room(self, size: int) -> None:
+        if self._room:
+            self._room.reserve(size)
 
     def _count(self, size: int) -> None:
         if self._room:

@@ -132,7 +132,7 @@ class UserRoom:
         """
         self._limit, self._tidy, self._inbox, self._clock = limit, tidy, inbox, clock
         self._used: int | None = None
-        self._added = 0
+        self._added = self._reserved = 0
         self._waiting: list[Callable[[BaseException | None], None]] = []
         self._full_until = 0.0
 
@@ -141,6 +141,10 @@ class UserRoom:
         self._added += size
         if self._used is not None:
             self._used += size
+
+    def reserve(self, size: int) -> None:
+        """Note that so many bytes are about to come; a negative number takes that back."""
+        self._reserved += size
 
     def measure_again(self) -> None:
         """Forget the count; the next request makes it again."""
@@ -154,7 +158,14 @@ class UserRoom:
             Refusal: they may not.
         """
         limit = self._limit()
-        if limit == float("inf") or (self._used is not None and self._used + size <= limit):
+        if limit == float("inf"):
+            return
+        size += self._reserved
+        if size > limit:  # whatever is deleted for it
+            text = f"this, and what is being copied, needs {size / 1e9:.3g} GB, and the limit is {limit / 1e9:g} GB for"
+            more = "each user (--user-gb of the backend, or ex4d keys set there); wait for copies, or raise the limit"
+            raise Refusal("disk-full", f"{text} {more}")
+        if self._used is not None and self._used + size <= limit:
             return
         if self._waiting or self._used is None or self._clock() >= self._full_until:
             raise Later(partial(self._make_room, size))
