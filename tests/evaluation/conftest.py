@@ -51,11 +51,16 @@ def random_models(tmp_path_factory) -> Path:
         return path
 
     torch.save(alexnet(weights=None).state_dict(), target(LPIPS_BACKBONE))
-    torch.save(InceptionI3d(400, in_channels=3).state_dict(), target(I3D))
+    torch.save(_as_large_as_trained(InceptionI3d(400, in_channels=3).state_dict(), "conv3d.weight"), target(I3D))
     torch.save(_without_download(FeatureExtractorInceptionV3), target(INCEPTION))
     config = CLIPVisionConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2)
     CLIPVisionModelWithProjection(config).save_pretrained(target(CLIP).parent)
     return folder
+
+
+def _as_large_as_trained(state: dict[str, torch.Tensor], weights: str) -> dict[str, torch.Tensor]:
+    """Random weights scaled so that features do not die away from layer to layer, and depend on the pictures."""
+    return {key: value * 6**0.5 if key.endswith(weights) else value for key, value in state.items()}
 
 
 def _without_download(kind: type) -> dict[str, torch.Tensor]:
@@ -63,9 +68,7 @@ def _without_download(kind: type) -> dict[str, torch.Tensor]:
     made: list[dict[str, torch.Tensor]] = []
 
     def keep(self: torch.nn.Module, state: object) -> None:
-        # As large as trained ones, so that features do not die away from layer to layer.
-        scale = {key: 6**0.5 if key.endswith("conv.weight") else 1 for key in self.state_dict()}
-        made.append({key: scale[key] * value for key, value in self.state_dict().items()})
+        made.append(_as_large_as_trained(self.state_dict(), "conv.weight"))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kind, "load_state_dict", keep)

@@ -184,6 +184,31 @@ def test_camera_errors_grow_with_the_cameras():
         assert [one[name] for one in away] == sorted(one[name] for one in away) and away[0][name] > 0
 
 
+def test_camera_errors_are_those_of_their_definitions_by_scipy():
+    from scipy.spatial.transform import Rotation
+
+    asked, random = path_with(), np.random.default_rng(0)
+    noise = np.repeat(np.eye(4)[None], len(asked), axis=0)
+    noise[:, :3, :3] = Rotation.from_rotvec(random.normal(0, 0.05, (len(asked), 3))).as_matrix()
+    noise[:, :3, 3] = random.normal(0, 0.05, (len(asked), 3))
+    other = CameraPath(noise @ asked.world_to_camera, asked.intrinsics, *asked.size)
+    there, found = (path.world_to_camera @ np.linalg.inv(path.world_to_camera[0]) for path in (asked, other))
+    turns = Rotation.from_matrix(found[:, :3, :3] @ there[:, :3, :3].swapaxes(1, 2))
+    here, away = (np.linalg.inv(poses)[:, :3, 3] for poses in (there, found))
+    length = np.linalg.norm(np.diff(here, axis=0), axis=1).sum()
+    scale = np.linalg.lstsq(away.reshape(-1, 1), here.ravel(), rcond=None)[0][0]
+    there[:, :3, 3] /= length
+    found[:, :3, 3] *= scale / length
+    assert camera_errors(asked, other) == pytest.approx(
+        {
+            "camera_rotation": np.degrees(turns.magnitude()).mean(),
+            "camera_translation": np.linalg.norm(scale * away - here, axis=1).mean() / length,
+            "camera_matrix": np.linalg.norm((found - there).reshape(len(asked), -1), axis=1).mean(),
+        },
+        rel=1e-6,
+    )
+
+
 def test_a_still_camera_is_right_where_one_was_asked_for():
     still = CameraPath(np.repeat(np.eye(4)[None], 5, axis=0), np.diag([100, 100, 1.0]), 100, 100)
     assert camera_errors(still, still) == {"camera_rotation": 0, "camera_translation": 0, "camera_matrix": 0}
@@ -269,6 +294,28 @@ def test_clips_of_another_shape_are_cropped_like_their_cameras(place, quick, tmp
     found = evaluate(place / "data", [Method("same", place / "same")], Protocol.load(str(quick)), tmp_path / "work")
     assert found.problems == [] and found.rows[0].figures["seen_psnr"] > 25
     assert found.rows[0].notes == (f"{SIDE}x{SIDE} was cropped to {SIDE}x{SIDE // 2} and resized to 256x128",)
+
+
+def test_black_and_featureless_results_are_named_and_the_rest_measured(tmp_path, write_movie):
+    random, size = np.random.default_rng(0), (FRAMES, 64, 64, 3)
+    for name in ("black", "plain"):
+        clip = tmp_path / "data" / name
+        clip.mkdir(parents=True)
+        for kind in ("source", "truth"):
+            write_movie(clip / f"{kind}.mp4", random.integers(60, 200, size, dtype=np.uint8))
+        path_with().frames(0, FRAMES).save(clip / "camera.npz")
+    plain = np.broadcast_to(60 + 9 * np.arange(FRAMES, dtype=np.uint8)[:, None, None, None], size)
+    write_movie(tmp_path / "made" / "plain.mp4", plain)
+    write_movie(tmp_path / "made" / "black.mp4", np.zeros(size, np.uint8))
+    protocol = tmp_path / "own.toml"
+    protocol.write_text(TRY[: TRY.index("metrics")] + 'metrics = ["psnr", "camera_rotation"]\n')
+    made = [Method("made", tmp_path / "made")]
+    found = evaluate(tmp_path / "data", made, Protocol.load(str(protocol)), tmp_path / "work")
+    rows = {row.clip: row for row in found.rows}
+    assert rows["black"].notes == ("it is black",) and rows["plain"].notes == ()
+    for row in rows.values():
+        assert set(row.figures) == {"psnr"}
+        assert "no camera can be recovered" in row.missing["camera_rotation"]
 
 
 def test_masks_that_are_too_short_and_single_frames_are_named(place, quick, tmp_path, write_movie):

@@ -63,17 +63,39 @@ def i3d_features(frames: Frames, networks: Networks) -> np.ndarray:
 
 
 def frechet_distance(one: np.ndarray, other: np.ndarray) -> float:
-    """Between two sets of features (N, D), by torch-fidelity.
+    """FID's distance between two sets of features (N, D), by torch-fidelity: covariances over N - 1.
 
     Raises:
         NotMeasuredError: too few samples.
     """
-    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
+    return _distance(*map(_statistics, (one, other)))
 
-    if min(len(one), len(other)) < FEWEST_SAMPLES:
-        raise NotMeasuredError(f"a Fréchet distance needs {FEWEST_SAMPLES} samples, not {min(len(one), len(other))}")
-    statistics = [fid_features_to_statistics(torch.from_numpy(np.asarray(each, np.float64))) for each in (one, other)]
-    return fid_statistics_to_metric(*statistics, verbose=False)[KEY_METRIC_FID]
+
+def video_distance(one: np.ndarray, other: np.ndarray) -> float:
+    """FVD's distance between two sets of features (N, D), as cd-fvd publishes it: covariances over N.
+
+    Raises:
+        NotMeasuredError: too few samples.
+    """
+    statistics = [_statistics(each) for each in (one, other)]
+    for each, found in zip((one, other), statistics, strict=True):
+        found["sigma"] = found["sigma"] * (len(each) - 1) / len(each)
+    return _distance(*statistics)
+
+
+def _statistics(features: np.ndarray) -> dict[str, np.ndarray]:
+    """Mean "mu" (D,) and covariance "sigma" (D, D)."""
+    from torch_fidelity.metric_fid import fid_features_to_statistics
+
+    if len(features) < FEWEST_SAMPLES:
+        raise NotMeasuredError(f"a Fréchet distance needs {FEWEST_SAMPLES} samples, not {len(features)}")
+    return fid_features_to_statistics(torch.from_numpy(np.asarray(features, np.float64)))
+
+
+def _distance(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> float:
+    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
+
+    return fid_statistics_to_metric(one, other, verbose=False)[KEY_METRIC_FID]
 
 
 def _features(embed: Features, frames: Frames) -> np.ndarray:

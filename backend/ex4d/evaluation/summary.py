@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ex4d.evaluation.feature_measures import FEW_SAMPLES, frechet_distance
+from ex4d.evaluation.feature_measures import FEW_SAMPLES, frechet_distance, video_distance
 from ex4d.evaluation.inputs import NotMeasuredError
 from ex4d.evaluation.measuring import ResultRow
 from ex4d.evaluation.metrics import METRICS, metric_of
@@ -15,6 +15,8 @@ from ex4d.evaluation.protocols import Protocol
 
 CONFIDENCE = 0.95
 _RESAMPLES, _SEED = 9999, 0
+# Of metrics of sets, how two sets of features are compared.
+_DISTANCES = {"fid": frechet_distance, "fvd": video_distance}
 
 
 @dataclass(frozen=True)
@@ -109,4 +111,4 @@ def _of_sets(name: str, rows: list[ResultRow]) -> Figure:
     reference = np.concatenate([np.load(one) for one in dict.fromkeys(other for _, other in pairs)])
     count = min(len(made), len(reference))
     remark = f"of {count} samples only; figures are comparable between sets of one size" if count < FEW_SAMPLES else ""
-    return Figure(frechet_distance(made, reference), count=count, remark=remark)
+    return Figure(_DISTANCES[name](made, reference), count=count, remark=remark)
