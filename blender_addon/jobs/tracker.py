@@ -223,6 +223,12 @@ class Tracker:
         self._follow(followed)
         followed.lost_with = bpy.data.filepath
 
+    def renew(self, record: JobRecord, key: str) -> None:
+        """Make a record that of another job, which is sent next; the one that it was of is followed no more."""
+        self.abandon(record.key)
+        record.key = key
+        self._kind_of(record).seal(record)
+
     def is_known(self, record: JobRecord) -> bool:
         """Whether the artist started or resumed a record's job, on this computer."""
         known = self.followed.get(record.key)

@@ -124,9 +124,7 @@ def retry_passes(record: EX4D_Passes) -> None:
     folder = from_blend(record.folder)
     request = load_passes(folder)
     job = RemotePasses(folder, request, package_of(request.shot), key=uuid.uuid4().hex)
-    tracker.abandon(record.key)
-    record.key = job.key
-    FollowedPasses.seal(record)
+    tracker.renew(record, job.key)
     tracker.send(FollowedPasses(job, record))
 
 

@@ -273,10 +273,8 @@ def retry_take(record: EX4D_Take) -> None:
     folder = from_blend(record.folder)
     request = load_request(folder)
     take = RemoteTake(folder, request, package_of(request), key=uuid.uuid4().hex)
-    tracker.abandon(record.key)
     _rename_strip(record, take.key)
-    record.key = take.key
-    FollowedTake.seal(record)
+    tracker.renew(record, take.key)
     tracker.send(FollowedTake(take, record))
 
 
